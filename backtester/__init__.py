@@ -1,0 +1,1 @@
+"""Candles of crypto exchanges as VectorBT data: fetched whole, cached, checked."""

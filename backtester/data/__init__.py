@@ -1,0 +1,1 @@
+"""See `backtester.data.fetching.data_fetcher` for the front door."""

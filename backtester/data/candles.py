@@ -1,0 +1,294 @@
+"""Candle tables: what one is, checking a page, merging answers into a series.
+
+Pure: no clock, no disk, no network. A series travels as arrays: `open_time`
+int64 (n,) in UTC epoch milliseconds and `values` float64 (n, 5) with the
+columns of `COLUMNS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtester.data.errors import CandleError
+from backtester.data.model import Coverage, Interval, Served, Span, Timeframe, format_ms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["COLUMNS", "Answer", "Candles", "Revision", "Series", "check", "merge"]
+
+COLUMNS = ("Open", "High", "Low", "Close", "Volume")
+"""Open, high, low, close in quote units, volume in base units."""
+
+_OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candles:
+    """A table of candles, strictly increasing in time.
+
+    Equal to another when every time and every bit of every value is equal.
+    The arrays are read-only: several answers may share them.
+    """
+
+    open_time: NDArray[np.int64]
+    """Open times, UTC epoch milliseconds, shape (n,), strictly increasing."""
+    values: NDArray[np.float64]
+    """Shape (n, 5), columns as in `COLUMNS`."""
+
+    def __post_init__(self) -> None:
+        if self.open_time.dtype != np.int64 or self.values.dtype != np.float64:
+            raise CandleError("candles are int64 times and float64 values")
+        if self.values.shape != (len(self.open_time), len(COLUMNS)):
+            raise CandleError(
+                f"candles of shape {self.values.shape} for {len(self.open_time)} times"
+            )
+        self.open_time.flags.writeable = False
+        self.values.flags.writeable = False
+
+    @classmethod
+    def empty(cls) -> Candles:
+        return cls(np.empty(0, np.int64), np.empty((0, len(COLUMNS)), np.float64))
+
+    @classmethod
+    def of(cls, open_time: object, values: object) -> Candles:
+        """Build a table from anything array-like, copying it."""
+        times = np.array(open_time, dtype=np.int64).reshape(-1)
+        table = np.array(values, dtype=np.float64).reshape(len(times), len(COLUMNS))
+        return cls(times, table)
+
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Candles):
+            return NotImplemented
+        return np.array_equal(self.open_time, other.open_time) and np.array_equal(
+            _bits(self.values), _bits(other.values)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no stable hash
+
+    def within(self, interval: Interval) -> Candles:
+        """Give the candles that open inside `interval`, without copying."""
+        first, last = np.searchsorted(self.open_time, (interval.start, interval.end))
+        return Candles(self.open_time[first:last], self.values[first:last])
+
+    def take(self, mask: NDArray[np.bool_]) -> Candles:
+        """Give the candles where `mask` is true."""
+        return Candles(self.open_time[mask], self.values[mask])
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A closed candle that the exchange later answered differently."""
+
+    open_time: int
+    """UTC epoch milliseconds."""
+    old: tuple[float, ...]
+    """Open, high, low, close, volume as stored before."""
+    new: tuple[float, ...]
+    old_asked_ms: int
+    """When the old value was answered, UTC epoch milliseconds; 0 when unknown."""
+    new_asked_ms: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What an exchange (or a user) said about one interval of one series."""
+
+    symbol: str
+    interval: Interval
+    candles: Candles
+    """Every candle of the interval; what is missing here is missing there."""
+    served: Served = Served.MARKET
+    asked_ms: int = 0
+
+    @property
+    def span(self) -> Span:
+        return Span(self.interval.start, self.interval.end, self.served, self.asked_ms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """All that is known of one symbol in one dataset."""
+
+    candles: Candles = field(default_factory=Candles.empty)
+    coverage: Coverage = field(default_factory=Coverage)
+    revisions: tuple[Revision, ...] = ()
+
+    def with_answers(self, answers: Sequence[Answer]) -> Series:
+        """Give the series after `answers`, the later one winning where two differ.
+
+        Candles are only ever added or revised, never removed: an answer that
+        lacks a stored candle leaves it in place (law 4).
+        """
+        if not answers:
+            return self
+        candles, revisions = merge(self.candles, self.coverage, answers)
+        coverage = self.coverage.add(a.span for a in answers)
+        return Series(candles, coverage, self.revisions + tuple(revisions))
+
+    def within(self, interval: Interval) -> Series:
+        """Give the part of the series inside `interval`; candle arrays are shared."""
+        return Series(
+            self.candles.within(interval),
+            self.coverage.within(interval),
+            tuple(r for r in self.revisions if r.open_time in interval),
+        )
+
+    def states(self, timeframe: Timeframe, interval: Interval) -> list[tuple[Interval, str]]:
+        """Tell of every part of `interval` whether it is present, absent (and why) or unknown.
+
+        Returns
+        -------
+        list of (Interval, str)
+            In order, filling `interval`. The word is ``"present"``, ``"never asked"`` or the
+            reason of a confirmed absence: ``"no trades"``, or a value of `Served`.
+        """
+        present = timeframe.runs(self.candles.within(interval).open_time)
+        parts = [(run, "present") for run in present]
+        for gap in interval.subtract(present):
+            spans = self.coverage.within(gap)
+            for span in spans:
+                word = "no trades" if span.served is Served.MARKET else span.served.value
+                parts.append((span.interval, word))
+            parts.extend((hole, "never asked") for hole in spans.missing(gap))
+        return sorted(parts)
+
+
+def merge(
+    stored: Candles, coverage: Coverage, answers: Sequence[Answer]
+) -> tuple[Candles, list[Revision]]:
+    """Merge answers into a stored table.
+
+    Parameters
+    ----------
+    stored : Candles
+        What is there already.
+    coverage : Coverage
+        Its coverage, for the time at which a revised candle was first answered.
+    answers : sequence of Answer
+        In the order they came; the last one wins.
+
+    Returns
+    -------
+    (Candles, list of Revision)
+        The union of all times, and every stored or earlier candle that a later
+        answer changed in any bit.
+    """
+    tables = [stored, *(a.candles for a in answers)]
+    asked = [0, *(a.asked_ms for a in answers)]
+    filled = [(t, when) for t, when in zip(tables, asked, strict=True) if len(t)]
+    if not filled:
+        return stored, []
+    if len(filled) == 1:
+        return filled[0][0], []
+    ordered = sorted(filled, key=lambda pair: int(pair[0].open_time[0]))
+    times = np.concatenate([t.open_time for t, _ in ordered])
+    if bool(np.all(np.diff(times) > 0)):  # pages side by side: nothing to compare
+        return Candles(times, np.concatenate([t.values for t, _ in ordered])), []
+    times = np.concatenate([t.open_time for t, _ in filled])
+    values = np.concatenate([t.values for t, _ in filled])
+    when = np.repeat([w for _, w in filled], [len(t) for t, _ in filled])
+    order = np.argsort(times, kind="stable")  # stable: of equal times the later answer is last
+    times, values, when = times[order], values[order], when[order]
+    repeats = np.flatnonzero(times[1:] == times[:-1]) + 1
+    changed = repeats[np.any(_bits(values[repeats]) != _bits(values[repeats - 1]), axis=1)]
+    revisions = [
+        Revision(
+            int(times[i]),
+            tuple(values[i - 1].tolist()),
+            tuple(values[i].tolist()),
+            int(when[i - 1]) or _asked_at(coverage, int(times[i])),
+            int(when[i]),
+        )
+        for i in changed
+    ]
+    last = np.append(times[1:] != times[:-1], True)
+    return Candles(times[last], values[last]), revisions
+
+
+def _asked_at(coverage: Coverage, ms: int) -> int:
+    return next((s.asked_ms for s in coverage if s.start <= ms < s.end), 0)
+
+
+def _bits(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.ascontiguousarray(values).view(np.int64)
+
+
+def check(
+    open_time: NDArray[np.int64],
+    values: NDArray[np.float64],
+    timeframe: Timeframe,
+    interval: Interval,
+) -> Candles:
+    """Check one page and put it in order; the gate every candle passes (law 5).
+
+    Rows may come in any order and twice, as exchanges send them; rows outside
+    `interval` are dropped, since several exchanges add one at either bound.
+    Everything else that is wrong is a fault of the page.
+
+    Parameters
+    ----------
+    open_time : int64 (n,)
+        UTC epoch milliseconds, in the order of the wire.
+    values : float64 (n, 5)
+        Columns as in `COLUMNS`.
+    timeframe : Timeframe
+    interval : Interval
+        What was asked for.
+
+    Returns
+    -------
+    Candles
+        Strictly increasing, inside `interval`, on the grid.
+
+    Raises
+    ------
+    CandleError
+        Naming the first bad row: off the grid, not finite, not in OHLC order,
+        a negative volume, or one time with two different candles.
+    """
+    inside = (open_time >= interval.start) & (open_time < interval.end)
+    times, table = open_time[inside], values[inside]
+    order = np.argsort(times, kind="stable")
+    times, table = times[order], table[order]
+    repeats = np.flatnonzero(times[1:] == times[:-1])
+    if len(repeats):
+        differ = np.any(_bits(table[repeats]) != _bits(table[repeats + 1]), axis=1)
+        _reject(times[repeats], differ, "came twice with different values")
+        keep = np.append(times[1:] != times[:-1], True)
+        times, table = times[keep], table[keep]
+    _reject(times, ~timeframe.on_grid(times), f"is off the {timeframe} grid")
+    _reject(times, ~np.isfinite(table).all(axis=1), "has a value that is not a finite number")
+    low, high = table[:, _LOW], table[:, _HIGH]
+    body = table[:, [_OPEN, _CLOSE]]
+    wrong = np.any((body > high[:, None]) | (body < low[:, None]), axis=1)
+    _reject(times, wrong, "has an open or close outside its low and high")
+    _reject(times, table[:, _VOLUME] < 0, "has a negative volume")
+    return Candles(np.ascontiguousarray(times), np.ascontiguousarray(table))
+
+
+def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_], what: str) -> None:
+    if bad.any():
+        first = int(times[np.argmax(bad)])
+        raise CandleError(
+            f"the candle of {format_ms(first)} {what} ({int(bad.sum())} such of {len(bad)} rows)",
+            open_time=first,
+        )
+
+
+def union_times(tables: Iterable[Candles]) -> NDArray[np.int64]:
+    """Give the sorted union of the open times of several tables, int64 (n,)."""
+    times = [t.open_time for t in tables]
+    if not times:
+        return np.empty(0, np.int64)
+    first = times[0]
+    if all(len(t) == len(first) and np.array_equal(t, first) for t in times[1:]):
+        return first
+    return np.unique(np.concatenate(times))

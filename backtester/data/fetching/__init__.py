@@ -1,0 +1,1 @@
+"""Asking exchanges: planning, paging, the budget, the pipeline."""

@@ -1,0 +1,1 @@
+"""Keeping candles: stores and what reads and writes their files."""
