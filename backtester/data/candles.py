@@ -19,7 +19,18 @@ from backtester.data.model import Coverage, Interval, Served, Span, Timeframe, f
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "Answer", "Candles", "Revision", "Series", "check", "merge"]
+__all__ = [
+    "COLUMNS",
+    "Answer",
+    "Candles",
+    "Revision",
+    "Series",
+    "check",
+    "given",
+    "merge",
+    "overlay",
+    "union_times",
+]
 
 COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 """Open, high, low, close in quote units, volume in base units."""
@@ -268,19 +279,37 @@ def check(
     _reject(times, ~np.isfinite(table).all(axis=1), "has a value that is not a finite number")
     low, high = table[:, _LOW], table[:, _HIGH]
     body = table[:, [_OPEN, _CLOSE]]
-    wrong = np.any((body > high[:, None]) | (body < low[:, None]), axis=1)
-    _reject(times, wrong, "has an open or close outside its low and high")
+    outside = (body > high[:, None]) | (body < low[:, None])
+    _reject(times, outside.any(axis=1), "has an open or close outside its low and high")
     _reject(times, table[:, _VOLUME] < 0, "has a negative volume")
     return Candles(np.ascontiguousarray(times), np.ascontiguousarray(table))
 
 
-def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_], what: str) -> None:
+def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_] | np.bool_, what: str) -> None:
     if bad.any():
         first = int(times[np.argmax(bad)])
         raise CandleError(
-            f"the candle of {format_ms(first)} {what} ({int(bad.sum())} such of {len(bad)} rows)",
+            f"the candle of {format_ms(first)} {what} ({int(bad.sum())} such of {len(times)} rows)",
             open_time=first,
         )
+
+
+def given(symbol: str, candles: Candles, timeframe: Timeframe, *, asked_ms: int) -> list[Answer]:
+    """Make answers of candles that were handed in: present where they are, nothing absent."""
+    return [
+        Answer(symbol, run, candles.within(run), Served.GIVEN, asked_ms)
+        for run in timeframe.runs(candles.open_time)
+    ]
+
+
+def overlay(first: Candles, second: Candles) -> Candles:
+    """Give the union of two tables; where both have a time, the second's values."""
+    if not len(first) or not len(second):
+        return first if len(first) else second
+    times = np.concatenate((second.open_time, first.open_time))
+    values = np.concatenate((second.values, first.values))
+    unique, at = np.unique(times, return_index=True)  # the first occurrence: the second table's
+    return Candles(unique, values[at])
 
 
 def union_times(tables: Iterable[Candles]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from backtester.data.errors import (
     EmptyIntervalError,
-    OptionError,
+    UnknownExchangeError,
     UnknownMarketTypeError,
     UnknownTimeframeError,
 )
@@ -415,7 +415,11 @@ class DatasetKey:
 
     def __post_init__(self) -> None:
         if not _EXCHANGE_ID.match(self.exchange):  # an id becomes part of a path
-            raise OptionError(f"not an exchange id: {self.exchange!r}", value=self.exchange)
+            raise UnknownExchangeError(
+                f"{self.exchange!r} is not an exchange id; write it like 'binance'",
+                value=self.exchange,
+                suggestions=[],
+            )
 
     @classmethod
     def of(
@@ -441,7 +445,7 @@ class DatasetKey:
             return None
         try:
             key = cls.of(match["exchange"], match["market"], match["timeframe"])
-        except (UnknownTimeframeError, OptionError):
+        except (UnknownTimeframeError, UnknownExchangeError):
             return None
         return key if key.stem == stem else None
 

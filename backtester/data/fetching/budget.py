@@ -1,0 +1,585 @@
+"""One request budget per exchange host and way out, shared by a whole machine.
+
+An exchange counts what an address asks of it, whoever asks: so threads,
+coroutines and processes keep one account, in a small SQLite file, the *ledger*.
+It holds to one rule: a request is charged from its reservation until one window
+after its completion. The exchange counts it somewhere in between, so that none
+of its windows, fixed or rolling, ever holds more than the limit. The price is
+the requests' own duration: the best rate is ``limit / (window + duration)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import platformdirs
+
+from backtester.data.errors import BannedError
+from backtester.data.model import format_ms
+
+__all__ = ["Budget", "Ledger", "LedgerBusyError", "Limit", "Ticket", "default_ledger_path"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_SLOTS = 200  # per window: completions are rounded up to a slot, which costs 0.5 % at most
+_TIDY_S = 0.1  # between clean-ups of the account: not every request needs one
+_NAP_S = 1.0  # the longest sleep, so that a ban by another process is soon noticed
+_LATE_S = 1.0  # after which the queue closes up without a waiter: it may be dead
+_TURN_S = 0.005  # what a waiter is given to take its turn
+_JITTER_S = 0.002  # so that processes do not all wake in the same instant
+_BUSY_S = 0.005  # how long another process's transaction may hold up the event loop
+_BUSY_TRIES = 1000  # in a row, some ten seconds: the ledger's holder is stopped or stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `weight` of the exchange's cost units in any `window_s` seconds."""
+
+    weight: int
+    window_s: float
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0 or not self.window_s > 0:
+            raise ValueError(f"a limit needs a positive weight and window, not {self}")
+
+    def __str__(self) -> str:
+        return f"{self.weight} per {self.window_s:g} s"
+
+
+def default_ledger_path() -> Path:
+    """Give this user's ledger: in ``BACKTESTER_STATE_DIR``, or the platform's state folder."""
+    folder = os.environ.get("BACKTESTER_STATE_DIR") or platformdirs.user_state_path("backtester")
+    return Path(folder) / "budget.sqlite"
+
+
+# --------------------------------------------------------------------------- the file
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS charge (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
+    weight INTEGER NOT NULL,
+    running INTEGER NOT NULL,  -- 1: a request under way; 0: all that completed in one slot
+    over_at REAL NOT NULL      -- when it completed; while running, when it must have
+);
+CREATE INDEX IF NOT EXISTS charge_over ON charge (key, over_at);
+CREATE TABLE IF NOT EXISTS waiter (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL,
+    weight INTEGER NOT NULL,
+    back_by REAL NOT NULL      -- when it will have looked again, if it is alive
+);
+CREATE TABLE IF NOT EXISTS hold (
+    key TEXT NOT NULL,
+    kind TEXT NOT NULL,        -- 'ban' or 'pause'
+    set_at REAL NOT NULL,
+    until REAL NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (key, kind)
+);
+"""
+
+
+class LedgerBusyError(Exception):
+    """Another process holds the ledger: nothing has happened, try again in a moment."""
+
+
+class Ledger:
+    """The file all processes share; safe to use from any thread, and after a fork.
+
+    A ledger that cannot be kept fails no fetch: it goes on in memory, for this
+    process alone, and says so once. A damaged one is replaced.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file, made with its folder on first use; None keeps the ledger in memory.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._in_memory = self.path is None
+        self._replaced = False
+        self._busy_tries = 0
+        self._posted: list[Callable[[sqlite3.Connection], object]] = []
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work`, after all that was posted, in one transaction of some 50 µs.
+
+        Raises
+        ------
+        LedgerBusyError
+            When another process does not let go of the ledger within 5 ms.
+        """
+        self._notice_fork()
+        with self._lock:
+            while True:
+                try:
+                    result = self._transact(work)
+                except (sqlite3.Error, OSError) as error:
+                    self._recover(error)
+                else:
+                    self._busy_tries = 0
+                    return result
+
+    def post(self, work: Callable[[sqlite3.Connection], object], *, insist: bool = False) -> None:
+        """Do `work` now or, when the ledger is busy, together with the next `run`.
+
+        With `insist` it blocks until `work` is done.
+        """
+        self._posted.append(work)
+        while True:
+            try:
+                return self.run(lambda _: None)
+            except LedgerBusyError:
+                if not insist:
+                    return None
+                time.sleep(_TURN_S)
+
+    def close(self) -> None:
+        """Close the file, which the next use opens again; what is only in memory is lost."""
+        self._notice_fork()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self._in_memory = self.path is None
+
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            _INHERITED.append(self._connection)
+            self._begin()
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._open()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            posted = list(self._posted)
+            for earlier in posted:
+                earlier(db)
+            result = work(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        del self._posted[: len(posted)]  # not before: a failed commit must lose nothing
+        return result
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            # A file deleted or replaced meanwhile would be an account nobody shares.
+            if self._in_memory or self._file == self._on_disk():
+                return self._connection
+            self._connection.close()
+        if self._in_memory or self.path is None:
+            self._connection = _connect(":memory:")
+        else:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _connect(self.path)
+            self._connection.execute("PRAGMA journal_mode = WAL")  # a commit is one append
+            # No syncs: a power cut may cost the ledger, but after the restart its
+            # windows are over, and the exchange tells of a forgotten ban again.
+            self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.executescript(_SCHEMA)
+        self._file = self._on_disk()
+        return self._connection
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        try:
+            stat = os.stat(self.path or "")  # noqa: PTH116 - half the time of Path.stat
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
+    def _recover(self, error: Exception) -> None:
+        """Make another try possible after `error`, or raise."""
+        if self._in_memory:
+            raise error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            self._busy_tries += 1
+            if self._busy_tries < _BUSY_TRIES:
+                raise LedgerBusyError from error
+        # Damage is this very class; its subclasses are a full disk, missing rights and so on.
+        if type(error) is sqlite3.DatabaseError and not self._replaced:
+            log.warning("the request ledger %s is damaged (%s) and is replaced", self.path, error)
+            self._replace()
+        else:
+            log.warning("the request ledger %s cannot be used (%s): this process keeps"
+                        " a request budget of its own", self.path, error)  # fmt: skip
+            self._go_on_in_memory()
+
+    def _replace(self) -> None:
+        self._replaced = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(OSError):  # what cannot be removed will fail again, and end in memory
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _go_on_in_memory(self) -> None:
+        self._in_memory = True
+        memory = _connect(":memory:")
+        if self._connection is not None:
+            with suppress(sqlite3.Error):  # what is charged and held stays so, if it can be read
+                self._connection.backup(memory)
+            self._connection.close()
+        memory.executescript(_SCHEMA)
+        self._connection = memory
+
+
+_INHERITED: list[sqlite3.Connection | None] = []  # SQLite forbids a child even to close them
+
+
+def _connect(name: str | Path) -> sqlite3.Connection:
+    return sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+
+
+# --------------------------------------------------------------------------- the account
+
+_FORGET_CHARGES = "DELETE FROM charge WHERE key = ? AND over_at <= ?"
+_FORGET_WAITERS = "DELETE FROM waiter WHERE key = ? AND NOT back_by BETWEEN ? AND ?"
+_MEND_CHARGES = "UPDATE charge SET over_at = :last WHERE key = :key AND over_at > :last"
+_MEND_PAUSE = """UPDATE hold SET until = until - set_at + :now, set_at = :now
+    WHERE key = :key AND kind = 'pause' AND set_at > :now"""
+_HELD = "SELECT kind, until, reason FROM hold WHERE key = ? AND until > ? ORDER BY kind"
+_AHEAD = "SELECT total(weight) FROM waiter WHERE key = ? AND place < ?"
+_CHARGED = "SELECT total(weight) FROM charge WHERE key = ? AND over_at > ?"
+_CHARGES = """SELECT CASE WHEN running THEN min(over_at, ?) ELSE over_at END AS earliest, weight
+    FROM charge WHERE key = ? AND over_at > ? ORDER BY earliest"""
+_WAIT = "INSERT OR REPLACE INTO waiter (place, key, weight, back_by) VALUES (?, ?, ?, ?)"
+_LEAVE = "DELETE FROM waiter WHERE place = ?"
+_START = "INSERT INTO charge (id, key, weight, running, over_at) VALUES (?, ?, ?, 1, ?)"
+_END = "DELETE FROM charge WHERE id = ?"
+_ADD = "UPDATE charge SET weight = weight + ? WHERE key = ? AND over_at = ? AND NOT running"
+_SPEND = "INSERT INTO charge (weight, key, over_at, running) VALUES (?, ?, ?, 0)"
+_HOLD = """INSERT INTO hold (key, kind, set_at, until, reason) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (key, kind) DO UPDATE
+    SET set_at = excluded.set_at, until = excluded.until, reason = excluded.reason
+    WHERE excluded.until > until"""
+_LIFT = "DELETE FROM hold WHERE key = ?"
+
+
+class Ticket:
+    """The right to send one request, charged until a window after `done`."""
+
+    __slots__ = ("_budget", "_open", "id", "weight")
+
+    def __init__(self, budget: Budget, weight: int) -> None:
+        self.id = random.getrandbits(62)  # never used twice, even by a ledger made anew
+        self.weight = weight
+        self._budget = budget
+        self._open = True
+
+    def done(self, used_header: int | None = None) -> None:
+        """Say that the request is over: an answer came, or it surely never left.
+
+        Parameters
+        ----------
+        used_header : int, optional
+            The exchange's own count, as in `Budget.feedback`.
+        """
+        if self._open:
+            self._open = False
+            self._budget._finish(self, None if used_header is None else int(used_header))
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    seconds: float
+    reason: str
+    place: int
+
+
+class Budget:
+    """The account of one key in a ledger.
+
+    All budgets of one key must have the same limits and `max_request_s`. One
+    may serve several threads and event loops, at once or in turn.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        Where the account is kept.
+    key : str
+        What the exchange counts by: its host and our way out, direct or a proxy.
+    limits : sequence of Limit
+        All hold at once; the first is the one the exchange's header counts.
+    max_request_s : float
+        No request may take longer, from its reservation; its holder counts as
+        killed then.
+    clock : callable
+        Seconds since the epoch, the same in all processes. Set back, it prolongs
+        waits by `max_request_s` and a window at most; set forward, charges expire
+        early, and the exchange's header corrects that.
+    sleep : callable
+        ``asyncio.sleep`` or a stand-in.
+    on_wait : callable, optional
+        Called with (seconds, reason) when a request must wait longer than a few
+        milliseconds, once for each reason.
+    exchange : str, optional
+        The name in errors; the key when not given.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        key: str,
+        limits: Sequence[Limit],
+        *,
+        max_request_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_wait: Callable[[float, str], None] | None = None,
+        exchange: str | None = None,
+    ) -> None:
+        if not limits:
+            raise ValueError(f"the budget of {key} needs at least one limit")
+        self.ledger = ledger
+        self.key = key
+        self.limits = tuple(limits)
+        self.max_request_s = max_request_s
+        self.exchange = exchange or key
+        self._clock = clock
+        self._sleep = sleep
+        self._on_wait = on_wait
+        self._slot_s = min(limit.window_s for limit in limits) / _SLOTS
+        self._tidied_at = -math.inf
+        self._turns: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
+
+    async def acquire(self, weight: int) -> Ticket:
+        """Wait until a request of this weight may be sent, and charge it.
+
+        First come, first served; a weight above a limit is granted when its
+        window is empty.
+
+        Raises
+        ------
+        BannedError
+            While the exchange has shut this address out.
+        """
+        if weight < 0:
+            raise ValueError(f"a request cannot weigh {weight}")
+        place: int | None = None  # in the queue of all processes, once there is a wait
+        told = None
+        async with self._turn():
+            try:
+                while isinstance(outcome := await self._attempt(weight, place), _Wait):
+                    place = outcome.place
+                    if self._on_wait and outcome.reason != told and outcome.seconds > _TURN_S:
+                        told = outcome.reason
+                        self._on_wait(outcome.seconds, told)
+                    await self._sleep(min(outcome.seconds, _NAP_S) + random.uniform(0, _JITTER_S))
+            except BaseException:  # cancelled, too: a queue must not wait for the absent
+                if place is not None:
+                    self.ledger.post(lambda db: db.execute(_LEAVE, (place,)))
+                raise
+            return outcome
+
+    @asynccontextmanager
+    async def request(self, weight: int) -> AsyncIterator[Ticket]:
+        """Hold a ticket for a block: ``async with budget.request(2) as ticket``.
+
+        A block that raises before ``ticket.done()`` leaves its request charged as
+        a killed process does: without an answer it may still be on its way.
+        """
+        ticket = await self.acquire(weight)
+        yield ticket
+        ticket.done()
+
+    def feedback(self, used: int) -> None:
+        """Charge what the exchange has counted and the ledger does not know: the use of others.
+
+        Parameters
+        ----------
+        used : int
+            The exchange's count for its current window of the first limit, such
+            as Binance's ``x-mbx-used-weight-1m``.
+        """
+        now, used = self._clock(), int(used)
+        self.ledger.post(lambda db: self._charge_unknown(db, now, used))
+
+    def pause(self, seconds: float, reason: str) -> None:
+        """Let every request of every process wait; of several pauses the latest end holds."""
+        self._hold("pause", self._clock() + seconds, reason)
+
+    def ban(self, until_ms: int, reason: str) -> None:
+        """Refuse every request of every process until `until_ms`, UTC epoch milliseconds."""
+        self._hold("ban", until_ms / 1000, reason)
+
+    def clear(self) -> None:
+        """Lift pause and ban; what is charged stays charged."""
+        self.ledger.post(lambda db: db.execute(_LIFT, (self.key,)), insist=True)
+
+    def _turn(self) -> asyncio.Lock:
+        """Give the lock by which the coroutines of this loop ask one at a time, in order."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._turns:
+            for ended in [other for other in list(self._turns) if other.is_closed()]:
+                self._turns.pop(ended, None)
+        return self._turns.setdefault(loop, asyncio.Lock())
+
+    async def _attempt(self, weight: int, place: int | None) -> Ticket | _Wait:
+        while True:
+            try:
+                outcome = self.ledger.run(lambda db: self._reserve(db, weight, place))
+            except LedgerBusyError:
+                await self._sleep(random.uniform(_JITTER_S, _TURN_S))
+            else:
+                break
+        if isinstance(outcome, BannedError):
+            raise outcome
+        return outcome
+
+    # What takes `db` runs inside a transaction.
+
+    def _reserve(
+        self, db: sqlite3.Connection, weight: int, place: int | None
+    ) -> Ticket | _Wait | BannedError:
+        now = self._clock()
+        self._tidy(db, now)
+        wait = None
+        for kind, until, reason in db.execute(_HELD, (self.key, now)):  # a ban comes first
+            if kind == "ban":
+                return self._banned(until, reason)
+            wait = until - now, reason
+        wait = wait or self._wait_for_room(db, now, weight, place)
+        if wait:
+            seconds, reason = wait
+            back_by = now + min(seconds, _NAP_S) + _LATE_S
+            place = db.execute(_WAIT, (place, self.key, weight, back_by)).lastrowid
+            return _Wait(seconds, reason, place or 0)
+        if place is not None:
+            db.execute(_LEAVE, (place,))
+        ticket = Ticket(self, weight)
+        db.execute(_START, (ticket.id, self.key, weight, now + self.max_request_s))
+        return ticket
+
+    def _tidy(self, db: sqlite3.Connection, now: float) -> None:
+        """Forget what is over, and mend what a clock set back has left in the future."""
+        if 0 <= now - self._tidied_at < _TIDY_S:
+            return
+        self._tidied_at = now
+        horizon = now - max(limit.window_s for limit in self.limits)
+        db.execute(_FORGET_CHARGES, (self.key, horizon))
+        db.execute(_FORGET_WAITERS, (self.key, now, now + _NAP_S + _LATE_S))
+        last = now + max(self.max_request_s, self._slot_s)
+        db.execute(_MEND_CHARGES, {"key": self.key, "last": last})
+        db.execute(_MEND_PAUSE, {"key": self.key, "now": now})  # a ban's end is the exchange's time
+
+    def _wait_for_room(
+        self, db: sqlite3.Connection, now: float, weight: int, place: int | None
+    ) -> tuple[float, str] | None:
+        """Tell how long `weight` must wait at the least, and why; None when it fits.
+
+        It fits when it leaves room for all who wait ahead of it: nobody is
+        overtaken at a cost, and nobody must wake up before others may go. Still
+        a newcomer gives them a moment, or the first to wake up would take all.
+        """
+        ahead = _sum(db, _AHEAD, (self.key, math.inf if place is None else place))
+        waits = [(_TURN_S, "others wait for the same budget")] if ahead and place is None else []
+        for limit in self.limits:
+            before = ahead + self._charged(db, now, limit)
+            if before and before + weight > limit.weight:
+                charges = db.execute(_CHARGES, (now, self.key, now - limit.window_s)).fetchall()
+                seconds = seconds_until_room(charges, limit, ahead + weight, now)
+                waits.append((max(seconds, _TURN_S), f"the budget of {limit} is spent"))
+        return max(waits, default=None)
+
+    def _finish(self, ticket: Ticket, used: int | None) -> None:
+        now = self._clock()
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(_END, (ticket.id,))
+            self._spend(db, now, ticket.weight)
+            if used is not None:
+                self._charge_unknown(db, now, used)
+
+        self.ledger.post(work)
+
+    def _charge_unknown(self, db: sqlite3.Connection, now: float, used: int) -> None:
+        unknown = used - self._charged(db, now, self.limits[0])
+        if unknown > 0:
+            self._spend(db, now, unknown)
+
+    def _spend(self, db: sqlite3.Connection, now: float, weight: int) -> None:
+        # One row per slot instead of one per request: 200 to sum, not thousands.
+        row = (weight, self.key, math.ceil(now / self._slot_s) * self._slot_s)
+        if not db.execute(_ADD, row).rowcount:
+            db.execute(_SPEND, row)
+
+    def _charged(self, db: sqlite3.Connection, now: float, limit: Limit) -> int:
+        return _sum(db, _CHARGED, (self.key, now - limit.window_s))
+
+    def _hold(self, kind: str, until: float, reason: str) -> None:
+        if not math.isfinite(until):
+            raise ValueError(f"a {kind} must end, not at {until}")
+        row = (self.key, kind, self._clock(), until, str(reason))
+        self.ledger.post(lambda db: db.execute(_HOLD, row), insist=True)
+
+    def _banned(self, until: float, reason: str) -> BannedError:
+        until_ms = round(until * 1000)
+        return BannedError(
+            f"{self.exchange} has shut this address out until {format_ms(until_ms)}: {reason}",
+            exchange=self.exchange,
+            key=self.key,
+            until_ms=until_ms,
+            reason=reason,
+        )
+
+
+def seconds_until_room(
+    charges: Sequence[tuple[float, int]], limit: Limit, demand: int, now: float
+) -> float:
+    """Tell when enough charges have left the window for `demand` to fit, or all of them.
+
+    Parameters
+    ----------
+    charges : sequence of (float, int)
+        When each request was over, at the earliest, and its weight; in order of time.
+    limit : Limit
+    demand : int
+    now : float
+
+    Returns
+    -------
+    float
+        Seconds from `now`.
+
+    >>> seconds_until_room([(100.0, 6), (110.0, 4)], Limit(10, 60), 3, now=120.0)
+    40.0
+    """
+    charged = sum(weight for _, weight in charges)
+    wait_s = 0.0
+    for over_at, weight in charges:
+        if charged + demand <= limit.weight:
+            break
+        charged -= weight
+        wait_s = over_at + limit.window_s - now
+    return wait_s
+
+
+def _sum(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -> int:
+    ((total,),) = db.execute(query, parameters)
+    return int(total)

@@ -1,0 +1,93 @@
+"""What each exchange's candle endpoint can do, as data.
+
+One row per exchange and market type. An exchange without a row gets `GENERIC`,
+which assumes nothing. Certifying an exchange means adding its row here and its
+dialect to the tests, nothing else.
+
+Sources: ccxt 4.5.90 (`binance.py`, `describe()['api']` for the costs), the
+exchange's API documentation where named; read 2026-11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backtester.data.fetching.budget import Limit
+from backtester.data.model import MarketType
+
+__all__ = ["GENERIC", "Capability", "capability_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """How to ask one exchange for candles of one market type."""
+
+    certified: bool
+    """Whether the row was tested against the exchange's dialect."""
+    page_size: int
+    """Candles per request: not the most it allows, but the most per unit of weight."""
+    from_start: bool
+    """A `since` without an end is answered with the first candles at or after it, wherever
+    they are: one request proves an absence of any length, and finds the inception."""
+    raw_method: str | None = None
+    """ccxt's implicit method for the raw endpoint (Binance dialect); None: `fetch_ohlcv`."""
+    weights: tuple[tuple[int, int], ...] = ((1_000_000, 1),)
+    """Cost of a page: the first entry (limit up to, weight) that fits."""
+    limits: tuple[Limit, ...] = ()
+    """The exchange's own limits; empty: derived from ccxt's `rateLimit`."""
+    weight_per_cost: float = 1.0
+    """The exchange's weight units in one of ccxt's cost units."""
+    used_weight_header: str | None = None
+    """The answer's header that states the weight used in the current window."""
+    market_types: tuple[str, ...] = ()
+    """Binance-like `options.fetchMarkets.types`: what to load for this market type."""
+
+    def weight(self, limit: int) -> int:
+        """Give the cost of a page of `limit` candles in the exchange's units."""
+        return next(weight for most, weight in self.weights if limit <= most)
+
+
+GENERIC = Capability(certified=False, page_size=200, from_start=False)
+"""The careful row: pages that every known exchange serves whole (bitget's history gives 200
+and skips rows when more are asked), every absence read twice."""
+
+_BINANCE_SPOT = Capability(
+    certified=True,
+    page_size=1000,
+    from_start=True,
+    raw_method="publicGetKlines",
+    weights=((1000, 2),),
+    limits=(Limit(6000, 60.0),),
+    weight_per_cost=5.0,  # ccxt: klines cost 0.4, the exchange says 2
+    used_weight_header="x-mbx-used-weight-1m",
+    market_types=("spot",),
+)
+_BINANCE_USDM = Capability(
+    certified=True,
+    page_size=499,  # 249.5 candles per unit of weight; 1000 would give 200
+    from_start=True,
+    raw_method="fapiPublicGetKlines",
+    weights=((99, 1), (499, 2), (1000, 5), (1500, 10)),
+    limits=(Limit(2400, 60.0),),
+    weight_per_cost=1.0,
+    used_weight_header="x-mbx-used-weight-1m",
+    market_types=("linear",),
+)
+
+_TABLE: dict[tuple[str, MarketType], Capability] = {
+    (exchange, market_type): row
+    for exchange in ("binance", "sandbox")
+    for market_type, row in (
+        (MarketType.SPOT, _BINANCE_SPOT),
+        (MarketType.SWAP, _BINANCE_USDM),
+        (MarketType.FUTURE, _BINANCE_USDM),
+    )
+} | {
+    ("binanceusdm", MarketType.SWAP): _BINANCE_USDM,
+    ("binanceusdm", MarketType.FUTURE): _BINANCE_USDM,
+}
+
+
+def capability_of(exchange_id: str, market_type: MarketType) -> Capability:
+    """Give the row of an exchange's market type, or `GENERIC`."""
+    return _TABLE.get((exchange_id, market_type), GENERIC)

@@ -1,0 +1,466 @@
+"""One exchange through ccxt: the only module that imports it.
+
+ccxt builds, signs and sends the requests and reads the answers, so that every
+setting of `exchange_config` (proxies, hosts, keys, `verify`, timeouts) holds on
+every path. What it does not do is left to others: the shared budget (`budget`),
+retries (`fetcher`), paging (`paging`), checking (`candles`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import deepcopy
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from backtester.data.candles import Candles, check
+from backtester.data.errors import (
+    BadResponseError,
+    BannedError,
+    CandleError,
+    NotServedError,
+    OptionError,
+    RateLimitedError,
+    UnknownExchangeError,
+    UnknownMarketTypeError,
+    UnknownTimeframeError,
+)
+from backtester.data.fetching.budget import Budget, Ledger, Limit, Ticket, default_ledger_path
+from backtester.data.fetching.capabilities import Capability, capability_of
+from backtester.data.fetching.faults import HttpAnswer, translate
+from backtester.data.fetching.paging import Ask
+from backtester.data.model import Market, MarketType, Timeframe
+from backtester.data.settings import sandbox_url
+
+__all__ = ["Exchange"]
+
+_UNLIMITED = (Limit(10**12, 1.0),)
+_GENERIC_WINDOW_S = 4.0
+_COST_PARTS = 100  # ccxt's costs are fractions; the ledger counts whole units
+
+_NO_ANSWER = HttpAnswer()
+
+_ticket: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
+_answer: ContextVar[HttpAnswer] = ContextVar("answer", default=_NO_ANSWER)
+
+
+class Exchange:
+    """An open connection to one exchange for one market type; use as ``async with``.
+
+    Parameters
+    ----------
+    exchange_id : str
+        ccxt's id, or ``"sandbox"``.
+    market_type : MarketType
+    config : Mapping
+        ccxt constructor settings. ``enableRateLimit: False`` lifts the budget (pauses and bans
+        still hold); ``sandboxUrl`` names a running sandbox server.
+    on_wait : callable, optional
+        Called with (seconds, reason) when the budget makes a request wait.
+
+    Raises
+    ------
+    UnknownExchangeError
+        With the nearest ids.
+    UnknownMarketTypeError
+        When the exchange does not have the market type.
+    NotServedError
+        When it serves no candles.
+    """
+
+    def __init__(
+        self,
+        exchange_id: str,
+        market_type: MarketType,
+        config: Mapping[str, Any] | None = None,
+        *,
+        on_wait: Callable[[float, str], None] | None = None,
+    ) -> None:
+        self.id = exchange_id
+        self.market_type = market_type
+        self.capability = capability_of(exchange_id, market_type)
+        self.requests = 0
+        settings, sandbox_url = _settings(exchange_id, self.capability, market_type, config)
+        self._client: Any = _client_class(exchange_id)(settings)
+        if sandbox_url is not None:
+            self._client.urls["api"] = _moved(self._client.urls["api"], sandbox_url)
+        self._client.exchange = self
+        self._require_support()
+        self.budget = Budget(
+            _ledger(),
+            _budget_key(self._client, self.capability),
+            self._limits(limited=settings.get("enableRateLimit", True)),
+            exchange=exchange_id,
+            on_wait=on_wait or (lambda _seconds, _reason: None),
+        )
+        self._client.enableRateLimit = True  # our own `throttle` decides
+
+    async def __aenter__(self) -> Exchange:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    # ------------------------------------------------------------------ asking
+
+    async def now_ms(self) -> int:
+        """Read the exchange's clock, UTC epoch milliseconds; ours where it shows none."""
+        if not self._client.has.get("fetchTime"):
+            return time.time_ns() // 1_000_000
+        before = time.time_ns() // 1_000_000
+        with self._translated():
+            theirs = await self._client.fetch_time()
+        if not isinstance(theirs, int):
+            raise BadResponseError(f"{self.id} answered {theirs!r} for its clock")
+        # What it showed was true half a round trip ago.
+        return theirs + (time.time_ns() // 1_000_000 - before) // 2
+
+    async def load_markets(self) -> tuple[list[Market], list[dict[str, Any]]]:
+        """Ask for the markets: those of this market type, and ccxt's own records of them."""
+        with self._translated():
+            loaded = await self._client.load_markets(True)
+        if not loaded:
+            raise BadResponseError(f"{self.id} lists no markets at all")
+        # Only what ccxt needs to ask on; `info` is the bulk of it.
+        unified = [
+            {name: value for name, value in market.items() if name != "info"}
+            for market in loaded.values()
+            if market["type"] == self.market_type.value
+        ]
+        return [_market(entry) for entry in unified], unified
+
+    def use_markets(self, unified: list[dict[str, Any]]) -> None:
+        """Give ccxt markets loaded earlier, so that it does not ask for them."""
+        self._client.set_markets([{**market, "info": {}} for market in unified])
+
+    @property
+    def needs_unified_markets(self) -> bool:
+        """Whether asking for candles goes through ccxt's market records."""
+        return self.capability.raw_method is None
+
+    def seconds_for(self, weight: int) -> float:
+        """Give how long the budget makes requests of this weight wait at least, seconds."""
+        limit = self.budget.limits[0]
+        return max(0.0, weight / limit.weight - 1.0) * limit.window_s
+
+    def require_timeframe(self, timeframe: Timeframe) -> None:
+        """Check that the exchange has candles of this length.
+
+        Raises
+        ------
+        UnknownTimeframeError
+            With the list of those it has.
+        """
+        supported = list(self._client.timeframes or {})
+        if str(timeframe) not in supported:
+            raise UnknownTimeframeError(
+                f"{self.id} has no {timeframe} candles; it has {', '.join(supported)}",
+                value=str(timeframe),
+                supported=supported,
+            )
+
+    def coarser(self, timeframe: Timeframe) -> list[Timeframe]:
+        """Give the exchange's day, hour and minute if they are longer, longest first.
+
+        Weeks and months are left out: not every exchange begins them as we do.
+        """
+        units = [Timeframe.parse(text) for text in ("1d", "1h", "1m")]
+        known = self._client.timeframes or {}
+        return [u for u in units if str(u) in known and u.typical_ms > timeframe.typical_ms]
+
+    async def candles(self, market: Market, timeframe: Timeframe, ask: Ask) -> Candles:
+        """Ask for candles once and check what comes.
+
+        Returns
+        -------
+        Candles
+            Those of the answer that lie in ``ask.interval``; volume in base units on certified
+            exchanges, as delivered by ccxt on others.
+
+        Raises
+        ------
+        TransientFetchError
+            The request failed in a way that may pass, or the answer is not candles.
+        PermanentFetchError, UnknownSymbolError
+            Another try would only repeat the failure.
+        """
+        with self._translated():
+            if self.capability.raw_method is not None:
+                rows = await self._raw_rows(market, timeframe, ask)
+            else:
+                rows = await self._unified_rows(market, timeframe, ask)
+        times, values = _columns(rows)
+        try:
+            candles = check(times, values, timeframe, ask.interval)
+        except CandleError as error:
+            raise BadResponseError(
+                f"{self.id} {market.symbol}: {error}", exchange=self.id, symbol=market.symbol
+            ) from error
+        if len(times) and not len(candles) and self.capability.from_start:
+            raise BadResponseError(f"{self.id} {market.symbol}: candles of another time came")
+        return candles
+
+    async def quote_volumes(self) -> dict[str, float]:
+        """Ask for the 24 h volume of every market of this type, in quote units, by symbol."""
+        with self._translated():
+            tickers = await self._client.fetch_tickers()
+        volumes = {}
+        for symbol, ticker in tickers.items():
+            market = self._client.markets.get(symbol)
+            if market is None or market["type"] != self.market_type.value:
+                continue
+            volume = _quote_volume(ticker, market)
+            if volume is not None:
+                volumes[symbol] = volume
+        return volumes
+
+    # ------------------------------------------------------------------ within
+
+    async def _raw_rows(self, market: Market, timeframe: Timeframe, ask: Ask) -> Any:
+        """Ask the raw endpoint of the Binance dialect; both bounds are inclusive open times."""
+        assert self.capability.raw_method is not None
+        params: dict[str, Any] = {
+            "symbol": market.id,
+            "interval": self._client.timeframes[str(timeframe)],
+            "limit": ask.limit,
+        }
+        if ask.since is not None:
+            params["startTime"] = ask.since
+        if ask.until is not None:
+            params["endTime"] = ask.until - 1
+        return await getattr(self._client, self.capability.raw_method)(params)
+
+    async def _unified_rows(self, market: Market, timeframe: Timeframe, ask: Ask) -> Any:
+        """Ask through ccxt, one candle early: several exchanges exclude the bound itself."""
+        assert ask.since is not None, "only exchanges that answer from the start are asked so"
+        early = max(timeframe.next(ask.since, -1), 0)
+        return await self._client.fetch_ohlcv(
+            market.symbol, str(timeframe), since=early, limit=ask.limit + 1
+        )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what ccxt raises into our errors, and tell the budget what it means for all."""
+        try:
+            yield
+        except Exception as error:
+            answer = getattr(error, "http_answer", _NO_ANSWER)
+            ours = translate(error, answer, self.id)
+            if isinstance(ours, BannedError):
+                self.budget.ban(ours.until_ms, str(ours))
+            elif isinstance(ours, RateLimitedError):
+                self.budget.pause(ours.retry_after_s, "the exchange asked for a pause")
+            if ours is error:
+                raise
+            raise ours from error
+
+    def _require_support(self) -> None:
+        has = self._client.has
+        if has.get(self.market_type.value) is False:
+            present = [m.value for m in MarketType if has.get(m.value)]
+            raise UnknownMarketTypeError(
+                f"{self.id} has no {self.market_type} markets; it has {', '.join(present)}",
+                exchange=self.id,
+                supported=present,
+            )
+        if not has.get("fetchOHLCV"):
+            raise NotServedError(f"{self.id} serves no candles", exchange=self.id)
+
+    def _limits(self, *, limited: bool) -> tuple[Limit, ...]:
+        if not limited:
+            return _UNLIMITED
+        if self.capability.limits:
+            return self.capability.limits
+        per_window = _COST_PARTS * _GENERIC_WINDOW_S * 1000 / self._client.rateLimit
+        return (Limit(max(int(per_window), 1), _GENERIC_WINDOW_S),)
+
+    def _weight(self, cost: float) -> int:
+        scale = self.capability.weight_per_cost if self.capability.limits else _COST_PARTS
+        return max(1, round(cost * scale))
+
+    async def _send(self, cost: float | None) -> None:
+        """Wait for the budget; called by ccxt before each request."""
+        _ticket.set(await self.budget.acquire(self._weight(1.0 if cost is None else cost)))
+
+    def _sent(self, answer: HttpAnswer) -> None:
+        """Tell the budget that a request is over, and what the exchange counts."""
+        self.requests += 1
+        ticket = _ticket.get()
+        if ticket is not None:
+            ticket.done(_used_weight(answer, self.capability))
+            _ticket.set(None)
+
+
+class _Shared:
+    """Mixed into ccxt's class: requests pass our budget, and answers are seen whole."""
+
+    exchange: Exchange
+
+    async def throttle(self, cost: float | None = None) -> None:
+        await self.exchange._send(cost)
+
+    def on_rest_response(  # ccxt's signature
+        self,
+        code: int,
+        reason: str,
+        url: str,
+        method: str,
+        response_headers: Mapping[str, str],
+        response_body: str,
+        request_headers: Any,
+        request_body: Any,
+    ) -> Any:
+        _answer.set(HttpAnswer(code, dict(response_headers)))
+        return super().on_rest_response(  # type: ignore[misc]  # ccxt's, one class up
+            code,
+            reason,
+            url,
+            method,
+            response_headers,
+            response_body,
+            request_headers,
+            request_body,
+        )
+
+    async def fetch(
+        self, url: str, method: str = "GET", headers: Any = None, body: Any = None
+    ) -> Any:
+        _answer.set(_NO_ANSWER)
+        try:
+            result = await super().fetch(url, method, headers, body)  # type: ignore[misc]
+        except Exception as error:
+            error.http_answer = _answer.get()  # type: ignore[attr-defined]
+            raise
+        finally:
+            self.exchange._sent(_answer.get())
+        if not isinstance(result, (dict, list)):
+            # An HTML page, a cut body or none at all: ccxt would make rows of its letters.
+            start = " ".join(str(result)[:60].split())
+            raise BadResponseError(f"{self.exchange.id} did not answer in JSON: {start!r}")
+        return result
+
+
+def _client_class(exchange_id: str) -> Any:
+    import ccxt.async_support as ccxt
+
+    name = "binance" if exchange_id == "sandbox" else exchange_id
+    if name not in ccxt.exchanges:
+        near = difflib.get_close_matches(exchange_id, [*ccxt.exchanges, "sandbox"], n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UnknownExchangeError(
+            f"unknown exchange {exchange_id!r}{hint}", value=exchange_id, suggestions=near
+        )
+    return type(f"Shared_{name}", (_Shared, getattr(ccxt, name)), {})
+
+
+def _settings(
+    exchange_id: str,
+    capability: Capability,
+    market_type: MarketType,
+    config: Mapping[str, Any] | None,
+) -> tuple[dict[str, Any], str | None]:
+    """Merge the user's ccxt settings over ours; and the sandbox's address, if it is that."""
+    if config is not None and not isinstance(config, Mapping):
+        raise OptionError(f"exchange_config must be a mapping of ccxt settings, not {config!r}")
+    settings = deepcopy(dict(config or {}))
+    options: dict[str, Any] = {"defaultType": market_type.value}
+    if capability.market_types:
+        options["fetchMarkets"] = {"types": list(capability.market_types)}
+    settings["options"] = options | dict(settings.get("options") or {})
+    if exchange_id != "sandbox":
+        return settings, None
+    url = settings.pop("sandboxUrl", None) or sandbox_url()
+    if url is None:
+        from backtester.data import sandbox
+
+        url = sandbox.local_server().url
+    return settings, url
+
+
+def _moved(urls: Any, base: str) -> Any:
+    """Give ccxt's addresses with another host: ``https://HOST/path`` becomes ``base/path``."""
+    if isinstance(urls, Mapping):
+        return {name: _moved(value, base) for name, value in urls.items()}
+    return base.rstrip("/") + urlsplit(urls).path if isinstance(urls, str) else urls
+
+
+def _budget_key(client: Any, capability: Capability) -> str:
+    """Name whom the exchange counts: its host, and the way out that it sees."""
+    urls = client.urls["api"]
+    if capability.raw_method and isinstance(urls, Mapping):
+        urls = urls["fapiPublic" if capability.raw_method.startswith("fapi") else "public"]
+    while isinstance(urls, Mapping):
+        urls = next(iter(urls.values()))
+    host = urlsplit(client.implode_hostname(urls)).netloc
+    ways = ("httpsProxy", "httpProxy", "socksProxy", "https_proxy", "http_proxy", "aiohttp_proxy")
+    proxy = next((getattr(client, way) for way in ways if getattr(client, way, None)), None)
+    return f"{host} via {proxy}" if proxy else host
+
+
+def _ledger() -> Ledger:
+    global _shared_ledger
+    path = default_ledger_path()
+    if _shared_ledger is None or _shared_ledger.path != path:
+        _shared_ledger = Ledger(path)
+    return _shared_ledger
+
+
+_shared_ledger: Ledger | None = None
+
+
+def _used_weight(answer: HttpAnswer, capability: Capability) -> int | None:
+    if capability.used_weight_header is None or not answer.headers:
+        return None
+    for name, value in answer.headers.items():
+        if name.lower() == capability.used_weight_header and value.isdigit():
+            return int(value)
+    return None
+
+
+def _columns(rows: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Read rows of [open time, open, high, low, close, volume, …]: numbers or decimal text."""
+    if not isinstance(rows, list):
+        raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")
+    if not rows:
+        return np.empty(0, np.int64), np.empty((0, 5), np.float64)
+    try:
+        columns = list(zip(*rows, strict=True))
+        times = np.array(columns[0], dtype=np.int64)
+        values = np.empty((len(rows), 5), np.float64)
+        for at in range(5):
+            values[:, at] = np.fromiter(map(float, columns[at + 1]), np.float64, len(rows))
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise BadResponseError(f"rows that are not candles: {error}") from error
+    return times, values
+
+
+def _market(entry: Mapping[str, Any]) -> Market:
+    return Market(
+        symbol=entry["symbol"],
+        id=str(entry["id"]),
+        type=MarketType(entry["type"]),
+        base=entry["base"] or "",
+        quote=entry["quote"] or "",
+        settle=entry.get("settle"),
+        active=entry.get("active") is not False,  # ccxt's None means: it does not say
+        linear=entry.get("linear"),
+        contract_size=float(entry.get("contractSize") or 1.0),
+        created_ms=entry.get("created"),
+    )
+
+
+def _quote_volume(ticker: Mapping[str, Any], market: Mapping[str, Any]) -> float | None:
+    """Give the 24 h quote volume: as stated, else base volume at the average or last price."""
+    stated = ticker.get("quoteVolume")
+    if stated is not None:
+        return float(stated)
+    base, price = ticker.get("baseVolume"), ticker.get("vwap") or ticker.get("last")
+    if base is None or price is None:
+        return None
+    return float(base) * float(price) * float(market.get("contractSize") or 1.0)

@@ -1,0 +1,152 @@
+"""What went wrong, from ccxt's exceptions and the HTTP answer to our errors.
+
+Pure: classes are told by the names in their ancestry, so ccxt is not imported.
+ccxt's families, not its leaves, say whether another try is worth it, and even
+they mislead: a 451 arrives as `ExchangeNotAvailable` and a cut body as
+`ExchangeError`. So the HTTP status speaks first.
+
+Source: ccxt 4.5.90 `base/errors.py` and `async_support/base/exchange.py`, and
+what its Binance class raised against a local server for each fault.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from backtester.data.errors import (
+    AccessDeniedError,
+    BadResponseError,
+    BannedError,
+    DataError,
+    ExchangeUnavailableError,
+    NotServedError,
+    OptionError,
+    PermanentFetchError,
+    RateLimitedError,
+    UnknownSymbolError,
+)
+from backtester.data.model import format_ms
+
+__all__ = ["HttpAnswer", "retry_after_s", "translate"]
+
+DEFAULT_PAUSE_S = 30.0
+"""How long to wait after a 429 that does not say."""
+DEFAULT_BAN_S = 600.0
+"""How long to stay away after a ban that does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What the wire said, as far as it said anything."""
+
+    status: int | None = None
+    headers: Mapping[str, str] | None = None
+
+
+_DENIED = {401, 403, 407, 451, 511}
+_ABSENT = {404, 405, 410}
+_TOO_MANY = 429
+_BANNED = 418
+
+_BY_CLASS: dict[str, type[DataError]] = {
+    "BadSymbol": UnknownSymbolError,
+    "AuthenticationError": AccessDeniedError,
+    "RestrictedLocation": AccessDeniedError,
+    "DDoSProtection": RateLimitedError,
+    "RateLimitExceeded": RateLimitedError,
+    "InvalidProxySettings": OptionError,
+    "BadResponse": BadResponseError,
+    "NetworkError": ExchangeUnavailableError,
+    "OperationFailed": ExchangeUnavailableError,
+    "ExchangeError": NotServedError,
+}
+"""ccxt class to ours; the nearest ancestor that stands here decides."""
+
+_WIRE_CAUSES = {"ClientPayloadError", "ClientError", "ContentEncodingError", "ContentLengthError"}
+
+
+def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataError:
+    """Give our error for what ccxt raised.
+
+    Parameters
+    ----------
+    error : BaseException
+        From any ccxt call; ours are returned as they are.
+    answer : HttpAnswer
+        The answer it came from.
+    exchange : str
+        The exchange's id, for the sentence.
+    """
+    if isinstance(error, DataError):
+        return error
+    facts = {"exchange": exchange, "status": answer.status, "ccxt_error": type(error).__name__}
+    said = _said(error)
+    if answer.status == _BANNED:
+        wait = retry_after_s(answer.headers) or DEFAULT_BAN_S
+        until = int((time.time() + wait) * 1000)
+        return BannedError(
+            f"{exchange} has banned this address until {format_ms(until)}; nothing is asked "
+            f"before that ({said})",
+            until_ms=until,
+            retry_after_s=wait,
+            **facts,
+        )
+    if answer.status in _DENIED:
+        return AccessDeniedError(
+            f"{exchange} refuses this address, region or key (HTTP {answer.status}): {said}",
+            **facts,
+        )
+    cls = _class_for(error, answer)
+    if cls is RateLimitedError:
+        wait = retry_after_s(answer.headers) or DEFAULT_PAUSE_S
+        return RateLimitedError(
+            f"{exchange} asks to slow down: {said}", retry_after_s=wait, **facts
+        )
+    return cls(f"{exchange}: {said}", **facts)
+
+
+def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
+    ancestry = [cls.__name__ for cls in type(error).__mro__]
+    if answer.status == _TOO_MANY:
+        return RateLimitedError
+    if type(error.__cause__).__name__ in _WIRE_CAUSES and "NetworkError" not in ancestry:
+        return BadResponseError  # a body that ended early
+    if answer.status in _ABSENT:
+        return NotServedError
+    if answer.status is not None and answer.status >= 500:
+        return ExchangeUnavailableError
+    for name in ancestry:
+        if name in _BY_CLASS:
+            return _BY_CLASS[name]
+    if isinstance(error, (TypeError, ValueError, LookupError, AttributeError)):
+        return BadResponseError  # ccxt's parsers stumble like this over what is not an answer
+    return PermanentFetchError
+
+
+def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
+    """Read Retry-After: seconds or an HTTP date; None when it is missing or unreadable."""
+    if not headers:
+        return None
+    value = next((v for k, v in headers.items() if k.lower() == "retry-after"), "").strip()
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _said(error: BaseException) -> str:
+    """Give the error's own words, short enough for one line."""
+    text = " ".join(str(error).split())
+    cause = error.__cause__
+    if cause is not None and str(cause) and str(cause) not in text:
+        text = f"{text} ({cause})"
+    return f"{type(error).__name__}: {text[:300]}{'…' if len(text) > 300 else ''}"

@@ -1,0 +1,305 @@
+"""Carry out a plan: many windows of many symbols at once, each read whole.
+
+The edge between the pure readers of `paging` and an open `Exchange`: it sends
+what they ask, retries what may pass, hands on what is proven, and keeps one
+symbol's failure from touching the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from backtester.data.candles import Answer, Candles
+from backtester.data.errors import (
+    BannedError,
+    DataError,
+    ExchangeUnavailableError,
+    NotServedError,
+    RateLimitedError,
+    TransientFetchError,
+)
+from backtester.data.events import Event, FetchPlanned, PageFetched, Retrying, SymbolFailed
+from backtester.data.fetching.exchange import Exchange
+from backtester.data.fetching.paging import (
+    Ask,
+    Finding,
+    Reader,
+    find_inception,
+    read_window,
+    search_inception,
+)
+from backtester.data.fetching.planning import Page, cut, interleave, pages_needed
+from backtester.data.model import Interval, Market, Served, Timeframe
+
+__all__ = ["Fetcher", "SeriesJob", "trying"]
+
+T = TypeVar("T")
+
+IN_FLIGHT = 24
+"""Requests under way at once: enough for any budget at 200 ms, few enough to hold in memory."""
+ATTEMPTS = 6
+"""Tries of one window: with the waits between them about half a minute of trouble."""
+_BYTES_PER_CANDLE = 48
+_PAGES_WORTH_A_PROBE = 4
+"""From so many pages on, asking for the inception first costs less than it may save."""
+
+
+@dataclass(slots=True)
+class SeriesJob:
+    """What to fetch of one symbol, and how far it has come."""
+
+    market: Market
+    intervals: list[Interval]
+    """Never asked for, on the grid, in order."""
+    reader: Reader
+    answers: list[Answer] = field(default_factory=list)
+    silences: list[Interval] = field(default_factory=list)
+    """Proven to hold no candle; may reach beyond the page that was asked."""
+    error: DataError | None = None
+
+    @property
+    def symbol(self) -> str:
+        return self.market.symbol
+
+    def knows(self, window: Interval) -> bool:
+        """Tell whether an answer to another window has proven this one empty."""
+        return any(s.start <= window.start and window.end <= s.end for s in self.silences)
+
+
+class Fetcher:
+    """Fetches jobs from one exchange.
+
+    Parameters
+    ----------
+    exchange : Exchange
+        Open.
+    timeframe : Timeframe
+    keep : callable
+        Given every answer as it comes, to be stored.
+    on_event : callable
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        timeframe: Timeframe,
+        keep: Callable[[Answer], None],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._exchange = exchange
+        self._timeframe = timeframe
+        self._keep = keep
+        self._on_event = on_event
+        self._stop: DataError | None = None
+        self._last_success = time.monotonic()
+
+    async def run(self, jobs: list[SeriesJob]) -> None:
+        """Fetch all jobs; each ends with all its answers, or with its error set."""
+        await _in_parallel(self._begin(job) for job in jobs)
+        self._on_event(self._plan(jobs))
+        page_size = self._exchange.capability.page_size
+        by_symbol = {job.symbol: job for job in jobs}
+        pages = interleave(
+            [cut(job.symbol, job.intervals, self._timeframe, page_size) for job in jobs]
+        )
+        await _in_parallel(self._read(by_symbol[page.symbol], page) for page in pages)
+
+    async def forming(self, market: Market, open_time: int) -> Candles:
+        """Ask for the candle that is still forming; it is handed out and never stored."""
+        ask = Ask(open_time, self._timeframe.next(open_time), 1)
+        return await self._trying(market.symbol, lambda: self._ask(market, ask))
+
+    # ------------------------------------------------------------------ one symbol
+
+    async def _begin(self, job: SeriesJob) -> None:
+        """Drop what lies before a symbol's inception, finding that where it may save pages."""
+        page_size = self._exchange.capability.page_size
+        needed = pages_needed(job.intervals, self._timeframe, page_size)
+        if job.reader.inception is None and needed >= _PAGES_WORTH_A_PROBE:
+            await self._probe(job)
+        inception = job.reader.inception
+        if job.error is None and inception and job.intervals[0].start < inception:
+            unlisted = Interval(0, inception)
+            self._learn(job, Candles.empty(), [Finding(unlisted, Served.NOT_LISTED)])
+            job.intervals = [rest for part in job.intervals for rest in part.subtract([unlisted])]
+
+    async def _probe(self, job: SeriesJob) -> None:
+        """Find a symbol's inception by asking."""
+
+        async def probe() -> int | None:
+            if self._exchange.capability.from_start:
+                return await self._drive(job, find_inception(job.reader))
+            ladder = [*self._exchange.coarser(self._timeframe), self._timeframe]
+            search = search_inception(ladder, self._exchange.capability.page_size, job.reader)
+            return await self._drive(job, search)
+
+        try:
+            inception = await self._trying(job.symbol, probe)
+        except DataError as error:
+            self._fail(job, error)
+            return
+        if inception is None:
+            what = f"{self._exchange.id} shows no {self._timeframe} candle of {job.symbol}"
+            self._fail(job, NotServedError(what, symbol=job.symbol))
+
+    def _plan(self, jobs: list[SeriesJob]) -> FetchPlanned:
+        """Say what the pages of all jobs will cost."""
+        capability, size = self._exchange.capability, self._exchange.capability.page_size
+        todo = [job for job in jobs if job.error is None and job.intervals]
+        requests = candles = weight = 0
+        for job in todo:
+            pages = pages_needed(job.intervals, self._timeframe, size)
+            steps = sum(self._timeframe.steps(interval) for interval in job.intervals)
+            requests, candles = requests + pages, candles + steps
+            last = min(max(steps - (pages - 1) * size, 1), size)
+            weight += (pages - 1) * capability.weight(size) + capability.weight(last)
+        return FetchPlanned(
+            exchange=self._exchange.id,
+            symbols=len(todo),
+            requests=requests,
+            candles=candles,
+            weight=weight,
+            seconds=self._exchange.seconds_for(weight),
+            size_bytes=candles * _BYTES_PER_CANDLE,
+        )
+
+    async def _read(self, job: SeriesJob, page: Page) -> None:
+        """Read one page of a job, unless the job has failed or an answer covered it meanwhile."""
+        if job.error is not None or job.knows(page.interval):
+            return
+        try:
+            candles, findings = await self._trying(
+                job.symbol, lambda: self._drive(job, read_window(page.interval, job.reader))
+            )
+        except DataError as error:
+            self._fail(job, error)
+            return
+        self._learn(job, candles, findings)
+        self._on_event(PageFetched(job.symbol, page.interval, len(candles)))
+
+    def _learn(self, job: SeriesJob, candles: Candles, findings: list[Finding]) -> None:
+        asked_ms = time.time_ns() // 1_000_000
+        for finding in findings:
+            found = candles.within(finding.interval)
+            answer = Answer(job.symbol, finding.interval, found, finding.served, asked_ms)
+            if not len(found):
+                job.silences.append(finding.interval)
+            job.answers.append(answer)
+            self._keep(answer)
+
+    def _fail(self, job: SeriesJob, error: DataError) -> None:
+        if job.error is None:
+            job.error = error
+            self._on_event(SymbolFailed(job.symbol, str(error)))
+
+    # ------------------------------------------------------------------ one request
+
+    async def _drive(self, job: SeriesJob, walk: Generator[Ask, Candles, T]) -> T:
+        """Let a reader of `paging` ask until it knows."""
+        try:
+            ask = next(walk)
+            while True:
+                ask = walk.send(await self._ask(job.market, ask))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _ask(self, market: Market, ask: Ask) -> Candles:
+        candles = await self._exchange.candles(market, ask.timeframe or self._timeframe, ask)
+        self._last_success = time.monotonic()
+        return candles
+
+    async def _trying(self, symbol: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something, again after a failure that may pass.
+
+        The first symbol whose tries are used up while nothing at all came from
+        the exchange stops the others: they would only repeat its wait.
+        """
+        if self._stop is not None:
+            raise self._stop
+        begun = time.monotonic()
+        try:
+            return await trying(work, symbol, self._on_event)
+        except BannedError as error:
+            self._stop = error
+            raise
+        except ExchangeUnavailableError as error:
+            if self._last_success < begun:
+                self._stop = error
+            raise
+
+
+async def trying(
+    work: Callable[[], Awaitable[T]], what: str, on_event: Callable[[Event], None]
+) -> T:
+    """Do something, again after a failure that may pass, with a growing wait.
+
+    Parameters
+    ----------
+    work : callable
+        Gives a new awaitable for every try.
+    what : str
+        The symbol or exchange it is about, for the event.
+    on_event : callable
+
+    Raises
+    ------
+    TransientFetchError
+        The last failure, after `ATTEMPTS` tries.
+    """
+
+    def report(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        wait = state.next_action.sleep if state.next_action else 0.0
+        on_event(Retrying(what, state.attempt_number, float(wait), str(error)))
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(TransientFetchError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=_wait,
+        before_sleep=report,
+        reraise=True,
+    )
+
+    async def attempt() -> T:
+        return await work()
+
+    return await retrying(attempt)
+
+
+_backoff = wait_random_exponential(multiplier=0.5, max=15)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Wait longer after each try; after a 429 not at all: the budget holds everyone back."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, RateLimitedError):
+        return 0.0
+    return 0.2 + float(_backoff(state))
+
+
+async def _in_parallel(work: Iterator[Awaitable[None]]) -> None:
+    """Run a stream of coroutines, `IN_FLIGHT` at a time, creating each only when it starts."""
+
+    async def worker() -> None:
+        for one in work:  # the workers share the iterator
+            await one
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IN_FLIGHT):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:  # one failure is what the caller can act on
+        raise errors.exceptions[0] from None

@@ -1,0 +1,234 @@
+"""The part of the pipeline that talks to an exchange: fetch, check, store."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from backtester.data.cache_system.cache_manager import CacheManager
+from backtester.data.errors import StorageError
+from backtester.data.events import Event, SymbolFailed, Waiting
+from backtester.data.fetching.exchange import Exchange
+from backtester.data.fetching.fetcher import Fetcher, SeriesJob, trying
+from backtester.data.fetching.keeper import Keeper
+from backtester.data.fetching.paging import Reader
+from backtester.data.fetching.pipeline import Task
+from backtester.data.fetching.symbols import SymbolBook
+from backtester.data.model import Market, MarketType
+
+__all__ = ["answer", "in_thread", "markets_of"]
+
+T = TypeVar("T")
+
+_CLOCK_FRESH_MS = 600_000
+"""How long a reading of the exchange's clock is good for."""
+_MARKETS_FRESH_MS = 3_600_000
+"""How long a symbol missing from the list of markets counts as unknown."""
+
+
+def answer(task: Task) -> None:
+    """Answer a task from the exchange and the store together, storing every page as it comes."""
+    in_thread(_answer(task))
+
+
+async def _answer(task: Task) -> None:
+    request, key = task.request, task.request.key
+
+    def waiting(seconds: float, reason: str) -> None:
+        task.on_event(Waiting(key.exchange, seconds, reason))
+
+    async with Exchange(
+        key.exchange, key.market_type, request.exchange_config, on_wait=waiting
+    ) as exchange:
+        exchange.require_timeframe(key.timeframe)
+        now_ms = await _exchange_now(exchange, task.home.cache, task.on_event)
+        request.resolve(now_ms)  # a date that cannot be answered, before anything is asked for
+        markets = await _name_online(task, exchange)
+        wanted = task.wanted(now_ms)
+        jobs = [
+            SeriesJob(markets[symbol], intervals, _reader(task, exchange, symbol, now_ms))
+            for symbol, intervals in task.gaps(wanted).items()
+        ]
+        try:
+            await _fetch(task, exchange, jobs)
+        finally:
+            task.result.requests = exchange.requests
+        for job in jobs:
+            _note(task, job)
+        if request.include_forming:
+            await _add_forming(task, exchange, markets)
+    task.select(wanted)
+
+
+async def _fetch(task: Task, exchange: Exchange, jobs: list[SeriesJob]) -> None:
+    """Fetch the jobs into the store and into what the task knows."""
+    key = task.request.key
+    async with Keeper(task.home.store, key) as keeper:
+        await Fetcher(exchange, key.timeframe, keeper.keep, task.on_event).run(jobs)
+    task.learn([answer for job in jobs for answer in job.answers])
+    try:
+        if keeper.error is not None:
+            raise keeper.error
+        await asyncio.to_thread(task.home.store.fold, key)
+    except StorageError as error:
+        task.result.storage_error = error
+
+
+def _note(task: Task, job: SeriesJob) -> None:
+    """Note how a job ended: its failure, and what it found out about the market."""
+    where = task.request.key.exchange, task.request.key.market_type, job.symbol
+    cache = task.home.cache
+    if job.reader.inception is not None:
+        known = cache.get_inception(*where)
+        if known is None or known < job.reader.inception:  # finer timeframes tell more
+            cache.save_inception(*where, job.reader.inception, "first candle")
+    if job.error is not None:
+        task.result.failures[task.asked_name(job.symbol)] = job.error
+        cache.save_failed(*where, job.error)
+
+
+async def _add_forming(task: Task, exchange: Exchange, markets: dict[str, Market]) -> None:
+    """Ask for the forming candle of every symbol that has not failed."""
+    timeframe = task.request.key.timeframe
+    assert task.result.interval is not None
+    if task.result.interval.end < timeframe.floor(task.result.as_of_ms):
+        return  # the question ends before the present
+    fetcher = Fetcher(exchange, timeframe, lambda _answer: None, task.on_event)
+    for name, symbol in task.names.items():
+        if name not in task.result.failures:
+            task.result.forming[name] = await fetcher.forming(
+                markets[symbol], timeframe.floor(task.result.as_of_ms)
+            )
+    task.result.requests = exchange.requests
+
+
+def _reader(task: Task, exchange: Exchange, symbol: str, now_ms: int) -> Reader:
+    return Reader(
+        task.request.key.timeframe,
+        exchange.capability.from_start,
+        now_ms,
+        task.inception(symbol),
+    )
+
+
+# -------------------------------------------------------------------------- what is known of it
+
+
+async def _exchange_now(
+    exchange: Exchange, cache: CacheManager, on_event: Callable[[Event], None]
+) -> int:
+    """Tell the exchange's time, by a fresh reading if the last one is old."""
+    local = time.time_ns() // 1_000_000
+    known = cache.get_clock_offset(exchange.id)
+    if known is not None and 0 <= local - known.measured_ms < _CLOCK_FRESH_MS:
+        return local + known.offset_ms
+    now_ms = await trying(exchange.now_ms, exchange.id, on_event)
+    cache.save_clock_offset(exchange.id, now_ms - time.time_ns() // 1_000_000)
+    return now_ms
+
+
+async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
+    """Understand every name by the exchange's markets; unknown ones become failures."""
+    markets = await markets_of(
+        exchange, task.home.cache, task.on_event, sought=task.request.symbols
+    )
+    book = SymbolBook.of(markets)
+    for name in task.request.symbols:
+        symbol = book.find(name)
+        if symbol is None:
+            error = book.unknown(name, exchange.id, exchange.market_type)
+            task.result.failures[name] = error
+            task.home.cache.save_failed(exchange.id, exchange.market_type, name, error)
+            task.on_event(SymbolFailed(name, str(error)))
+        else:
+            task.name(name, symbol)
+    return {market.symbol: market for market in markets}
+
+
+async def markets_of(
+    exchange: Exchange,
+    cache: CacheManager,
+    on_event: Callable[[Event], None],
+    *,
+    sought: tuple[str, ...] = (),
+) -> list[Market]:
+    """Give the exchange's markets of its type: remembered ones if they hold all that is sought.
+
+    A name that is not among them is looked for again on the exchange unless the list is fresh:
+    it may have been listed since.
+    """
+    where = exchange.id, exchange.market_type
+    markets = cache.get_markets(*where)
+    if markets is not None:
+        book = SymbolBook.of(markets)
+        fetched = cache.markets_fetched_ms(*where) or 0
+        fresh = time.time_ns() // 1_000_000 - fetched < _MARKETS_FRESH_MS
+        if fresh or (sought and all(book.find(name) for name in sought)):
+            if exchange.needs_unified_markets:
+                exchange.use_markets(cache.get_unified_markets(*where) or [])
+            return markets
+    listed, unified = await trying(exchange.load_markets, exchange.id, on_event)
+    cache.save_markets(*where, listed, unified if exchange.needs_unified_markets else None)
+    return listed
+
+
+def markets_and_volumes(
+    exchange_id: str,
+    market_type: MarketType,
+    cache: CacheManager,
+    config: Mapping[str, Any] | None,
+) -> tuple[list[Market], dict[str, float]]:
+    """Ask an exchange for its markets and their 24 h volumes in quote units, and remember both."""
+
+    def quiet(_event: Event) -> None:
+        """Nobody watches: this takes two requests."""
+
+    async def ask() -> tuple[list[Market], dict[str, float]]:
+        async with Exchange(exchange_id, market_type, config) as exchange:
+            markets, unified = await trying(exchange.load_markets, exchange_id, quiet)
+            volumes = await trying(exchange.quote_volumes, exchange_id, quiet)
+        kept = unified if exchange.needs_unified_markets else None
+        cache.save_markets(exchange_id, market_type, markets, kept)
+        cache.save_all_volumes(exchange_id, volumes, market_type)
+        return markets, volumes
+
+    return in_thread(ask())
+
+
+# -------------------------------------------------------------------------- threads
+
+
+def in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of its own in another thread, and wait for it.
+
+    A notebook has a loop running in this thread already. Ctrl-C cancels the
+    coroutine, waits for it to put its things in order, and goes on to the caller.
+    """
+    done: Future[T] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
+
+    async def main() -> T:
+        task = asyncio.ensure_future(work)
+        started.set_result((asyncio.get_running_loop(), task))
+        return await task
+
+    def thread() -> None:
+        try:
+            done.set_result(asyncio.run(main()))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            done.set_exception(error)
+
+    runner = threading.Thread(target=thread, name="backtester-fetch", daemon=True)
+    runner.start()
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        loop, task = started.result()
+        loop.call_soon_threadsafe(task.cancel)
+        raise
+    finally:
+        runner.join()

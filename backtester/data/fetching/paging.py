@@ -1,0 +1,282 @@
+"""Decide how to read one window of one symbol, and when an absence is proven.
+
+Pure, in the sans-I/O manner: `read_window` is a generator that yields the next
+`Ask` and is sent the checked candles that came; it returns what it learned.
+The caller owns the network, the clock and the retries.
+
+What it guards against: an empty or short answer is never taken for the end of
+history. A grid time counts as *absent* only when
+
+* an answer that showed candles around it left it out, and a second one did so
+  again; or
+* the exchange was asked for the first candle at or after it and named a later
+  one, or for its newest and named an earlier one (where it answers such
+  questions: `Capability.from_start`); or
+* where it cannot be asked so, two answers in a row were empty.
+
+A time that closed a moment ago is not absent yet: exchanges publish late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtester.data.candles import Candles, overlay
+from backtester.data.errors import BadResponseError
+from backtester.data.model import Interval, Served, Timeframe
+
+__all__ = [
+    "ABSENCE_SETTLE_MS",
+    "Ask",
+    "Finding",
+    "Reader",
+    "find_inception",
+    "read_window",
+    "search_inception",
+]
+
+ABSENCE_SETTLE_MS = 60_000
+"""How long after its close a missing candle may still appear, milliseconds."""
+
+_PROOFS = 2
+"""Answers that must pass a grid time over before it is absent."""
+
+_MOST_ASKS = 64
+"""Every answer adds candles or proof, so this only ends a liar."""
+
+_FOREVER = 2**62
+_FIRST_MARKET_MS = 1_230_940_800_000  # 2009-01-03: there was nothing to trade before Bitcoin
+_MOST_WINDOWS = 40
+"""Empty windows to try on one rung of the search for an inception."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for candles."""
+
+    since: int | None
+    """Open time of the first candle wanted, UTC epoch milliseconds; None asks for the newest."""
+    until: int | None
+    """End of the window, exclusive; None asks for the first `limit` candles from `since` on."""
+    limit: int
+    timeframe: Timeframe | None = None
+    """Of the candles asked for; None for the reader's own."""
+
+    @property
+    def interval(self) -> Interval:
+        """Where the candles of an answer must lie."""
+        return Interval(self.since or 0, self.until if self.until is not None else _FOREVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A proven piece of the answer: an interval and what its silence means."""
+
+    interval: Interval
+    served: Served
+
+
+@dataclass(slots=True)
+class Reader:
+    """What the windows of one series share while they are read."""
+
+    timeframe: Timeframe
+    from_start: bool
+    now_ms: int
+    """The exchange's clock when the fetch began, UTC epoch milliseconds."""
+    inception: int | None = None
+    """Nothing opens before this, UTC epoch milliseconds; None while unknown."""
+
+    @property
+    def settled_end(self) -> int:
+        """The first grid time at which a missing candle may still appear."""
+        return self.timeframe.floor(self.now_ms - ABSENCE_SETTLE_MS)
+
+
+Asking = Generator[Ask, Candles, tuple[Candles, list[Finding]]]
+"""Yields requests, is sent their candles, returns (candles, findings)."""
+
+
+def find_inception(reader: Reader) -> Generator[Ask, Candles, int | None]:
+    """Find the market's first candle where the exchange answers such a question.
+
+    Returns
+    -------
+    int or None
+        Its open time, UTC epoch milliseconds; None when the market shows no candle.
+    """
+    first = yield Ask(0, None, 1)
+    if len(first) == 0:  # an empty answer proves nothing: ask once more
+        first = yield Ask(0, None, 1)
+    if len(first):
+        reader.inception = int(first.open_time[0])
+    return reader.inception
+
+
+def search_inception(
+    ladder: list[Timeframe], page_size: int, reader: Reader
+) -> Generator[Ask, Candles, int | None]:
+    """Find the market's first candle by windows alone, from the coarsest timeframe down.
+
+    A day's candle tells the day, the hours in it the hour, and so on. Where a
+    finer timeframe shows nothing from there on (its history may be shorter),
+    what the coarser one said stands.
+
+    Parameters
+    ----------
+    ladder : list of Timeframe
+        From the longest to the reader's own.
+    page_size : int
+        Candles per request.
+
+    Returns
+    -------
+    int or None
+        Nothing opens before this time, UTC epoch milliseconds; None when no candle was found.
+    """
+    found: int | None = None
+    for rung in ladder:
+        since = rung.floor(_FIRST_MARKET_MS if found is None else found)
+        for _ in range(_MOST_WINDOWS):
+            if since > reader.now_ms:
+                break
+            until = rung.next(since, page_size)
+            candles = yield Ask(since, until, page_size, rung)
+            if len(candles):
+                found = max(int(candles.open_time[0]), found or 0)
+                break
+            since = until
+    reader.inception = found
+    return found
+
+
+def read_window(window: Interval, reader: Reader) -> Asking:
+    """Read one window whole.
+
+    Returns
+    -------
+    (Candles, list of Finding)
+        The candles of the window, and the intervals that are answered by them.
+        Findings may reach beyond the window where an answer proved more; they
+        leave out what is too fresh to be called absent.
+    """
+    candles = yield Ask(window.start, window.end, reader.timeframe.steps(window))
+    if len(candles):
+        return (yield from _complete(window, candles, reader))
+    if reader.from_start:
+        return (yield from _explain_empty(window, reader))
+    again = yield Ask(window.start, window.end, reader.timeframe.steps(window))
+    if len(again):
+        return (yield from _complete(window, again, reader))
+    return Candles.empty(), _silence(window, Served.NOT_SERVED, reader)
+
+
+def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
+    """Ask again for what an answer left out, until its absence was shown twice."""
+    shown = _Shown(window, reader)
+    shown.add(window, candles)
+    narrow = False
+    for _ in range(_MOST_ASKS):
+        doubtful = shown.doubtful(candles, narrow=narrow)
+        if doubtful is None:
+            return candles, _silence(window, Served.MARKET, reader, candles)
+        again = yield Ask(doubtful.start, doubtful.end, reader.timeframe.steps(doubtful))
+        known = candles.within(doubtful).open_time
+        if reader.from_start and not np.isin(known, again.open_time).all():
+            raise BadResponseError(f"an answer for {doubtful} left out candles shown before")
+        shown.add(doubtful, again)
+        before, candles = len(candles), overlay(candles, again)
+        narrow = not reader.from_start and len(candles) == before
+    raise BadResponseError(f"the exchange's answers for {window} do not settle")
+
+
+def _explain_empty(window: Interval, reader: Reader) -> Asking:
+    """Find out why a window came back empty: by the market's first, next or newest candle."""
+    if reader.inception is None:
+        yield from find_inception(reader)
+    if reader.inception is not None and reader.inception >= window.end:
+        return Candles.empty(), [Finding(Interval(0, reader.inception), Served.NOT_LISTED)]
+    following = yield Ask(window.start, None, 1)
+    if len(following) == 0:
+        return (yield from _explain_end(window, reader))
+    next_open = int(following.open_time[0])
+    if next_open < window.end:
+        raise BadResponseError(f"an empty answer for {window}, though it has candles")
+    return Candles.empty(), _silence(Interval(window.start, next_open), Served.MARKET, reader)
+
+
+def _explain_end(window: Interval, reader: Reader) -> Asking:
+    """Tell a delisted market from a fault: by its newest candle, which must lie before."""
+    newest = yield Ask(None, None, 1)
+    if len(newest) == 0 and reader.inception is None:
+        return Candles.empty(), _silence(window, Served.NOT_SERVED, reader)
+    if len(newest) == 0 or int(newest.open_time[-1]) >= window.start:
+        raise BadResponseError(f"an empty answer for {window}, though the market goes on")
+    after = reader.timeframe.next(int(newest.open_time[-1]))
+    end = max(window.end, reader.timeframe.floor(reader.now_ms))
+    return Candles.empty(), _silence(Interval(after, end), Served.DELISTED, reader)
+
+
+def _silence(
+    window: Interval, served: Served, reader: Reader, candles: Candles | None = None
+) -> list[Finding]:
+    """State what an answered window proves.
+
+    That is all of it but a tail too fresh to be absent; before the inception it
+    is that the market was not listed.
+    """
+    end = min(window.end, reader.settled_end)
+    if candles is not None and len(candles):
+        end = min(window.end, max(end, reader.timeframe.next(int(candles.open_time[-1]))))
+    listed = min(max(window.start, reader.inception or 0), window.end)
+    findings = []
+    if window.start < min(listed, end):
+        findings.append(Finding(Interval(window.start, min(listed, end)), Served.NOT_LISTED))
+    if listed < end:
+        findings.append(Finding(Interval(listed, end), served))
+    return findings
+
+
+class _Shown:
+    """How often each grid time of a window was passed over by an answer."""
+
+    def __init__(self, window: Interval, reader: Reader) -> None:
+        self._grid = reader.timeframe.grid(window)
+        self._times = np.zeros(len(self._grid), np.int8)
+        self._reader = reader
+
+    def add(self, asked: Interval, candles: Candles) -> None:
+        """Count an answer for all that it speaks for.
+
+        That is everything asked where the exchange honours windows, and
+        otherwise what lies between its first and last candle: the rest may have
+        been cut off. An empty answer speaks for all that was asked.
+        """
+        start, end = asked.start, asked.end
+        if len(candles) and not self._reader.from_start:
+            start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + 1
+        first, last = np.searchsorted(self._grid, (start, end))
+        self._times[first:last] += 1
+
+    def doubtful(self, candles: Candles, *, narrow: bool) -> Interval | None:
+        """Give where to ask again: a stretch around what is neither there nor proven absent.
+
+        Where windows are honoured it is the hull of all doubtful times and one
+        candle further on either side, so that an honest answer has something to
+        show. Elsewhere it has no margin, and `narrow` gives the first doubtful
+        run alone: a smaller window is what gets past a smaller page.
+        """
+        absent = ~np.isin(self._grid, candles.open_time)
+        doubtful = np.flatnonzero(absent & (self._times < _PROOFS))
+        if len(doubtful) == 0:
+            return None
+        if narrow:
+            breaks = np.flatnonzero(np.diff(doubtful) != 1)
+            doubtful = doubtful[: breaks[0] + 1] if len(breaks) else doubtful
+        margin = 1 if self._reader.from_start else 0
+        first = max(int(doubtful[0]) - margin, 0)
+        last = min(int(doubtful[-1]) + margin, len(self._grid) - 1)
+        return Interval(int(self._grid[first]), self._reader.timeframe.next(int(self._grid[last])))

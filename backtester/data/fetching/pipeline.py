@@ -1,0 +1,259 @@
+"""The way of every request: plan, fetch, check, store, select.
+
+`run` answers from the store alone when the store covers the question; it then
+touches no exchange and imports no ccxt.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from backtester.data.candles import Answer, Series
+from backtester.data.errors import (
+    CorruptDatasetError,
+    DataError,
+    NothingFetchedError,
+    OptionError,
+    StorageError,
+)
+from backtester.data.events import CandlesRevised, Event, FetchFinished
+from backtester.data.fetching.planning import missing
+from backtester.data.fetching.request import FetchRequest, FetchResult
+from backtester.data.fetching.symbols import SymbolBook
+from backtester.data.home import Home
+from backtester.data.model import Coverage, Interval, Served
+from backtester.data.storage.store import Dataset, grouped
+
+__all__ = ["FetchWarning", "Task", "run"]
+
+_log = logging.getLogger(__name__)
+
+
+class FetchWarning(UserWarning):
+    """Something did not go as asked, and the result says what."""
+
+
+def run(
+    request: FetchRequest, home: Home, on_event: Callable[[Event], None] | None = None
+) -> FetchResult:
+    """Answer a request, from the store as far as it covers it and else from the exchange.
+
+    Raises
+    ------
+    RequestError
+        The question cannot be asked like this.
+    FetchError
+        Nothing could be had of any symbol.
+    """
+    begun = time.monotonic()
+    task = Task(request, home, on_event or (lambda _event: None))
+    if not task.answered_by_store():
+        from backtester.data.fetching import online
+
+        online.answer(task)
+    task.result.seconds = time.monotonic() - begun
+    task.report()
+    return task.result
+
+
+@dataclass(slots=True)
+class Task:
+    """One request on its way through the pipeline."""
+
+    request: FetchRequest
+    home: Home
+    on_event: Callable[[Event], None]
+    names: dict[str, str] = field(default_factory=dict)
+    """The unified symbol of each name asked for that was understood."""
+    stored: Dataset = field(init=False)
+    result: FetchResult = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.result = FetchResult(self.request, self.home.folder)
+        key = self.request.key
+        try:
+            self.stored = self.home.store.read(key)
+        except CorruptDatasetError as damage:
+            # What it held is asked for again, and the file is set aside when that is stored.
+            self.result.storage_error = damage
+            self.stored = self.home.store.read(key, salvage=True)
+
+    # ------------------------------------------------------------------ plan
+
+    def answered_by_store(self) -> bool:
+        """Answer without the exchange if the store covers the question; tell whether it did."""
+        request = self.request
+        if request.include_forming or not request.use_cache:
+            return False
+        clock = self.home.cache.get_clock_offset(request.key.exchange)
+        if (clock is None and not request.dated) or not self._name_offline():
+            return False
+        wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
+        if self.gaps(wanted):
+            return False
+        self.select(wanted)
+        return True
+
+    def name(self, name: str, symbol: str) -> None:
+        """Note which unified symbol a name means.
+
+        Raises
+        ------
+        OptionError
+            When another name asked for means the same.
+        """
+        for other, taken in self.names.items():
+            if taken == symbol and other != name:
+                raise OptionError(f"{other!r} and {name!r} are the same symbol, {symbol}")
+        self.names[name] = symbol
+
+    def _name_offline(self) -> bool:
+        """Understand every name by what is stored; tell whether that worked."""
+        if all(name in self.stored.series for name in self.request.symbols):
+            self.names = {name: name for name in self.request.symbols}
+            return True
+        key = self.request.key
+        book = SymbolBook.of(self.home.cache.get_markets(key.exchange, key.market_type) or ())
+        for name in self.request.symbols:
+            symbol = name if name in self.stored.series else book.find(name)
+            if symbol is None or symbol not in self.stored.series:
+                return False
+            self.name(name, symbol)
+        return True
+
+    def wanted(self, now_ms: int) -> dict[str, Interval]:
+        """Resolve the dates by the exchange's clock: what is wanted of every unified symbol."""
+        whole = self.request.resolve(now_ms)
+        self.result.as_of_ms = now_ms
+        self.result.interval = whole
+        if not self.request.only_newer:
+            return dict.fromkeys(self.names.values(), whole)
+        wanted = {}
+        for symbol in self.names.values():
+            times = self._stored(symbol).candles.open_time
+            start = int(times[-1]) if len(times) else whole.start
+            if start < whole.end:
+                wanted[symbol] = Interval(start, whole.end)
+        return wanted
+
+    def gaps(self, wanted: Mapping[str, Interval]) -> dict[str, list[Interval]]:
+        """Give per unified symbol what of `wanted` is to be asked for."""
+        use_cache = self.request.use_cache
+        covered = {s: self._stored(s).coverage if use_cache else Coverage() for s in wanted}
+        gaps = missing(wanted, covered)
+        if self.request.only_newer:
+            # Where something newer is asked for, the last stored candle is asked for again: one
+            # that another program stored while it was forming is mended so.
+            return {symbol: [wanted[symbol]] for symbol in gaps}
+        return gaps
+
+    def inception(self, symbol: str) -> int | None:
+        """Give the time before which the symbol is known not to trade, UTC epoch milliseconds."""
+        for span in self._stored(symbol).coverage:
+            if span.served is Served.NOT_LISTED and span.start == 0:
+                return span.end
+        key = self.request.key
+        known = self.home.cache.get_inception(key.exchange, key.market_type, symbol)
+        return None if known is None else key.timeframe.floor(known)
+
+    # ------------------------------------------------------------------ select
+
+    def select(self, wanted: Mapping[str, Interval]) -> None:
+        """Put what is stored of `wanted` into the result, under the names asked for."""
+        for name in self.request.symbols:
+            symbol = self.names.get(name)
+            if symbol is None or name in self.result.failures:
+                continue
+            series = self._stored(symbol)
+            if not self.request.only_newer:  # an update hands out all that is stored
+                series = series.within(wanted[symbol])
+            self.result.series[name] = series
+
+    def learn(self, answers: list[Answer]) -> None:
+        """Merge fresh answers into what is stored, noting what they revised."""
+        for symbol, own in grouped(answers).items():
+            before = self._stored(symbol)
+            after = before.with_answers(own)
+            revised = after.revisions[len(before.revisions) :]
+            self.stored = Dataset(
+                self.stored.key, {**self.stored.series, symbol: after}, self.stored.metadata
+            )
+            if revised:
+                self.result.revisions[self.asked_name(symbol)] = revised
+
+    def _stored(self, symbol: str) -> Series:
+        return self.stored.series.get(symbol) or Series()
+
+    def asked_name(self, symbol: str) -> str:
+        """Give the name a unified symbol was asked by."""
+        return next(name for name, taken in self.names.items() if taken == symbol)
+
+    # ------------------------------------------------------------------ report
+
+    def report(self) -> None:
+        """Say what happened: by event, by log line, and by warning where it was not as asked.
+
+        Raises
+        ------
+        FetchError, RequestError
+            When nothing came of any symbol.
+        """
+        result, key = self.result, self.request.key
+        candles = sum(len(one.candles) for one in result.series.values())
+        self.on_event(FetchFinished(result.requests, candles, result.seconds))
+        _log.info(
+            "%s: %d candles of %d symbols, %d requests, %.3f s",
+            key, candles, len(result.series), result.requests, result.seconds,
+        )  # fmt: skip
+        for name, revised in result.revisions.items():
+            self.on_event(CandlesRevised(name, len(revised)))
+            _log.warning("%s %s: the exchange revised %d stored candles", key, name, len(revised))
+        if result.failures and not result.series:
+            raise _all_failed(result)
+        if result.failures:
+            _warn(
+                f"{len(result.failures)} of {len(self.request.symbols)} symbols failed: "
+                + "; ".join(f"{name}: {error}" for name, error in result.failures.items())
+            )
+        for name, series in result.series.items():
+            if not len(series.candles) and result.interval is not None:
+                reasons = {state for _, state in series.states(key.timeframe, result.interval)}
+                words = ", ".join(sorted(reason.replace("_", " ") for reason in reasons))
+                _warn(f"{name} has no candles in {result.interval}: {words}")
+        if result.storage_error is not None:
+            _warn(_storage_sentence(result.storage_error))
+
+
+def _storage_sentence(error: StorageError) -> str:
+    if isinstance(error, CorruptDatasetError):
+        return f"{error}; it is set aside, and what it held is asked for again"
+    return f"the data is complete but could not be stored: {error}"
+
+
+def _all_failed(result: FetchResult) -> DataError:
+    """Give the one error of a request that brought nothing: its own kind, if there is only one."""
+    errors = list(result.failures.values())
+    if len(errors) == 1:
+        return errors[0]
+    listed = "; ".join(f"{name}: {error}" for name, error in result.failures.items())
+    kinds = {type(error) for error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else NothingFetchedError
+    facts = {**errors[0].facts} if kind is not NothingFetchedError else {}
+    return kind(
+        f"all {len(errors)} symbols failed: {listed}",
+        **{**facts, "failures": dict(result.failures)},
+    )
+
+
+def _warn(message: str) -> None:
+    _log.warning("%s", message)
+    # Aimed at the caller of the facade: `report`, `run`, the facade's own frame.
+    warnings.warn(message, FetchWarning, stacklevel=5)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,206 @@
+"""One question and its answer, as they travel through the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backtester.data.candles import Candles, Revision, Series, overlay
+from backtester.data.dates import INCEPTION, is_absolute, parse_date
+from backtester.data.errors import DataError, DateError, EmptyIntervalError, StorageError
+from backtester.data.fetching.planning import closed_end
+from backtester.data.model import DatasetKey, Interval, format_ms
+
+__all__ = ["DEFAULT_CANDLES", "SETTLE_MS", "FetchRequest", "FetchResult", "describe"]
+
+DEFAULT_CANDLES = 1000
+"""How many closed candles a request without a start asks for."""
+SETTLE_MS = 2_000
+"""How long after its close a candle counts as closed: exchanges publish a moment late."""
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """One question, as it was asked."""
+
+    key: DatasetKey
+    symbols: tuple[str, ...]
+    """As the caller wrote them; the result uses the same names."""
+    start: Any = None
+    """See `dates.DateLike`; None for the last 1000 closed candles, or ``"inception"``."""
+    end: Any = None
+    """Exclusive; None for now."""
+    use_cache: bool = True
+    """Whether stored candles may answer. What is asked afresh is stored all the same."""
+    include_forming: bool = False
+    exchange_config: Mapping[str, Any] | None = None
+    only_newer: bool = False
+    """Ask only from each symbol's last stored candle on, and for that one again."""
+
+    @property
+    def dated(self) -> bool:
+        """Whether the question means the same whatever the clock says."""
+        return is_absolute(self.start) and is_absolute(self.end)
+
+    def resolve(self, now_ms: int) -> Interval:
+        """Give the interval of closed candles asked for, on the timeframe's grid.
+
+        Parameters
+        ----------
+        now_ms : int
+            The exchange's clock, UTC epoch milliseconds.
+
+        Raises
+        ------
+        DateError
+            A date that cannot be read, or that lies in the future. An end up to a day ahead
+            is understood as "until now", for those who write tomorrow's midnight.
+        EmptyIntervalError
+            The start is not before the end, or no closed candle opens between them.
+        """
+        timeframe = self.key.timeframe
+        end = now_ms if self.end is None else parse_date(self.end, now_ms=now_ms, param="end_date")
+        if end > now_ms + _DAY_MS:
+            raise _future("end_date", end, now_ms)
+        grid_end = min(timeframe.ceil(end), closed_end(timeframe, now_ms, SETTLE_MS))
+        if self.start is None:
+            return Interval(max(timeframe.next(grid_end, -DEFAULT_CANDLES), 0), grid_end)
+        if isinstance(self.start, str) and self.start.strip().lower() == INCEPTION:
+            start = 0
+        else:
+            start = parse_date(self.start, now_ms=now_ms, param="start_date")
+        if start > now_ms:
+            raise _future("start_date", start, now_ms)
+        if start >= end:
+            raise EmptyIntervalError(
+                f"start_date {format_ms(start)} is not before end_date {format_ms(end)}",
+                start=start,
+                end=end,
+            )
+        if timeframe.ceil(start) >= grid_end:
+            raise EmptyIntervalError(
+                f"no closed {timeframe} candle opens between {format_ms(start)} and "
+                f"{format_ms(end)}; the exchange's clock says {format_ms(now_ms)}",
+                start=start,
+                end=end,
+            )
+        return Interval(timeframe.ceil(start), grid_end)
+
+
+@dataclass(slots=True)
+class FetchResult:
+    """What came of a request, under the names it was asked by."""
+
+    request: FetchRequest
+    folder: Path
+    """The data directory."""
+    interval: Interval | None = None
+    """What was asked for, once it was known, on the grid."""
+    series: dict[str, Series] = field(default_factory=dict)
+    """Trimmed to `interval`, in the order asked."""
+    failures: dict[str, DataError] = field(default_factory=dict)
+    revisions: dict[str, tuple[Revision, ...]] = field(default_factory=dict)
+    """Stored candles that the exchange answered differently in this fetch."""
+    forming: dict[str, Candles] = field(default_factory=dict)
+    requests: int = 0
+    """Requests sent to the exchange, of any kind."""
+    as_of_ms: int = 0
+    """The exchange's clock when the question was resolved, UTC epoch milliseconds."""
+    seconds: float = 0.0
+    storage_error: StorageError | None = None
+    """Why what was fetched could not be stored, or what was stored could not be read."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything came and is stored."""
+        return not self.failures and self.storage_error is None
+
+    def tables(self) -> dict[str, Candles]:
+        """Give the candles by name, with the forming one where it was asked for."""
+        return {
+            name: overlay(one.candles, self.forming[name]) if name in self.forming else one.candles
+            for name, one in self.series.items()
+        }
+
+    def metadata(self) -> dict[str, Any]:
+        """Give what travels with the VectorBT object: plain values, times in UTC milliseconds."""
+        key = self.request.key
+        return {
+            "exchange": key.exchange,
+            "market_type": key.market_type.value,
+            "timeframe": str(key.timeframe),
+            "as_of_ms": self.as_of_ms,
+            "requests": self.requests,
+            "failures": {name: describe(error) for name, error in self.failures.items()},
+            "revisions": {name: _plain(found) for name, found in self.revisions.items()},
+            "forming": {n: int(t.open_time[-1]) for n, t in self.forming.items() if len(t)},
+        }
+
+    def account(self) -> dict[str, Any]:
+        """Give the machine-readable account: what was asked, got, absent and failed.
+
+        Returns
+        -------
+        dict
+            Plain values only. Per symbol ``candles``, ``first_ms``, ``last_ms`` and ``absent``
+            (candles confirmed absent, by reason); times are UTC epoch milliseconds.
+        """
+        key, interval = self.request.key, self.interval
+        return {
+            "exchange": key.exchange,
+            "market_type": key.market_type.value,
+            "timeframe": str(key.timeframe),
+            "start_ms": interval.start if interval else None,
+            "end_ms": interval.end if interval else None,
+            "as_of_ms": self.as_of_ms,
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+            "symbols": {name: self._account_of(one) for name, one in self.series.items()},
+            "failures": {name: describe(error) for name, error in self.failures.items()},
+            "revisions": {name: len(found) for name, found in self.revisions.items()},
+            "storage_error": describe(self.storage_error) if self.storage_error else None,
+        }
+
+    def _account_of(self, series: Series) -> dict[str, Any]:
+        times, timeframe = series.candles.open_time, self.request.key.timeframe
+        absent: dict[str, int] = {}
+        if self.interval is not None:
+            for part, state in series.states(timeframe, self.interval):
+                if state != "present":
+                    absent[state] = absent.get(state, 0) + timeframe.steps(part)
+        return {
+            "candles": len(times),
+            "first_ms": int(times[0]) if len(times) else None,
+            "last_ms": int(times[-1]) if len(times) else None,
+            "absent": absent,
+        }
+
+
+def describe(error: DataError) -> dict[str, str]:
+    """Give an error in plain values: its type's name and its sentence."""
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+def _plain(revisions: tuple[Revision, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "open_ms": r.open_time,
+            "old": list(r.old),
+            "new": list(r.new),
+            "old_asked_ms": r.old_asked_ms,
+            "new_asked_ms": r.new_asked_ms,
+        }
+        for r in revisions
+    ]
+
+
+def _future(param: str, ms: int, now_ms: int) -> DateError:
+    return DateError(
+        f"{param} {format_ms(ms)} lies in the future; the exchange's clock says "
+        f"{format_ms(now_ms)}",
+        param=param,
+        value=ms,
+    )

@@ -1,0 +1,34 @@
+"""A data directory with everything that lives in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from backtester.data.cache_system.cache_manager import CacheManager
+from backtester.data.settings import data_directory
+from backtester.data.storage.pickle_file import PickleStore
+from backtester.data.storage.store import Store
+
+__all__ = ["Home", "home_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A folder, its datasets, and what is remembered of exchanges beside them."""
+
+    folder: Path
+    store: Store
+    cache: CacheManager
+
+
+def home_in(data_dir: str | os.PathLike[str] | None = None) -> Home:
+    """Give the home in a directory: the argument, else see `settings.data_directory`."""
+    return _home(data_directory(data_dir).absolute())
+
+
+@lru_cache(maxsize=64)
+def _home(folder: Path) -> Home:
+    return Home(folder, PickleStore(folder), CacheManager(folder))

@@ -1,0 +1,282 @@
+"""The spec's face of the storage: save, load and look at datasets as VectorBT data."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backtester.data.candles import Answer, Candles, Series, check, given
+from backtester.data.errors import DatasetNotFoundError, OptionError
+from backtester.data.fetching.planning import closed_end
+from backtester.data.fetching.symbols import SymbolBook, parse_symbols
+from backtester.data.home import Home, home_in
+from backtester.data.model import DatasetKey, Interval, MarketType
+from backtester.data.storage.store import Dataset, DatasetSummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DataStorage", "data_storage", "fetch_kwargs"]
+
+_MEGABYTE = 1_000_000
+
+
+class DataStorage:
+    """Datasets in one directory, as VectorBT Data objects.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        Looked up at every call when not given; see `settings.data_directory`.
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+        self._data_dir = data_dir
+
+    def save_data(
+        self,
+        data: Any,
+        exchange_id: str,
+        timeframe: str,
+        market_type: str = "spot",
+    ) -> bool:
+        """Merge VectorBT data into what is stored; nothing stored is ever narrowed.
+
+        Parameters
+        ----------
+        data : Data
+            Ours or any VectorBT Data object, or a dict of OHLCV DataFrames by symbol, index
+            UTC. Rows that are NaN throughout are padding and left out; a candle that has not
+            closed yet is left out too.
+        exchange_id, timeframe, market_type : str
+            The dataset to merge into.
+
+        Returns
+        -------
+        bool
+            True; everything else is an exception.
+
+        Raises
+        ------
+        CandleError
+            A table lacks a column, or has candles that cannot be.
+        StorageError
+            The file could not be written.
+        """
+        from backtester.data import vbt_adapter
+
+        key, home = DatasetKey.of(exchange_id, market_type, timeframe), self._home()
+        notes = vbt_adapter.metadata_of(data)
+        forming = notes.get("forming") or {}
+        book = SymbolBook.of(home.cache.get_markets(key.exchange, key.market_type) or ())
+        answers: list[Answer] = []
+        for name, candles in vbt_adapter.tables_of(data).items():
+            closed = _closed(candles, key, forming.get(name))
+            answers += given(book.find(name) or name, closed, key.timeframe, asked_ms=_now_ms())
+        home.store.commit(key, answers)
+        home.store.fold(key)
+        if notes.get("volume_data"):
+            home.store.annotate(key, {"volume_data": dict(notes["volume_data"])})
+        return True
+
+    def load_data(
+        self,
+        exchange_id: str,
+        timeframe: str,
+        symbols: Any = None,
+        market_type: str = "spot",
+    ) -> Any:
+        """Load what is stored, without any network.
+
+        Parameters
+        ----------
+        exchange_id, timeframe : str
+        symbols : str or list of str, optional
+            All that are stored when not given.
+        market_type : str
+
+        Returns
+        -------
+        Data
+            Columns Open, High, Low, Close (quote units), Volume (base units), float64; index
+            the open times, UTC.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing, or not all of `symbols`, is stored.
+        CorruptDatasetError
+            The file is damaged, foreign or hostile.
+        """
+        from backtester.data import vbt_adapter
+
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        dataset = self.stored(key)
+        names = list(dataset.series) if symbols is None else _symbols(symbols)
+        return vbt_adapter.build(
+            {name: self._find(dataset, name).candles for name in names},
+            timeframe=key.timeframe,
+            single=isinstance(symbols, str),
+            metadata=dict(dataset.metadata),
+            fetch_kwargs=fetch_kwargs(key, self._home().folder),
+        )
+
+    def get_storage_summary(self) -> dict[str, Any]:
+        """Summarise all datasets without reading their candles.
+
+        Returns
+        -------
+        dict
+            ``pickle_files``, ``total_size_mb`` (10^6 bytes), ``data_dir`` and ``files``: by
+            file name ``symbol_count``, ``size_mb``, ``candles``, ``symbols`` (a list),
+            ``first_ms`` and ``last_ms`` (open times, UTC epoch milliseconds), ``modified_ms``,
+            ``exchange``, ``market_type``, ``timeframe`` and ``problem`` (None for a sound file).
+        """
+        home = self._home()
+        found = home.store.summary()
+        return {
+            "pickle_files": len(found),
+            "total_size_mb": round(sum(one.size_bytes for one in found) / _MEGABYTE, 3),
+            "data_dir": str(home.folder),
+            "files": {one.name: _describe(one) for one in found},
+        }
+
+    def data_exists(self, exchange_id: str, timeframe: str, market_type: str = "spot") -> bool:
+        """Tell whether anything is stored of a dataset; a damaged file counts."""
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        return key in set(self._home().store.keys())
+
+    def get_stored_symbols(
+        self, exchange_id: str, timeframe: str, market_type: str = "spot"
+    ) -> list[str]:
+        """List the unified symbols stored of a dataset, sorted; none where nothing is stored."""
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        return sorted(self._home().store.read(key).series)
+
+    def get_date_range(
+        self,
+        exchange_id: str,
+        timeframe: str,
+        market_type: str = "spot",
+        symbol: str | None = None,
+    ) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """Give the open times of the first and the last stored candle, UTC.
+
+        Parameters
+        ----------
+        exchange_id, timeframe, market_type : str
+        symbol : str, optional
+            Of this symbol only.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            No candle is stored.
+        """
+        import pandas as pd
+
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        dataset = self.stored(key)
+        chosen = dataset.series.values() if symbol is None else [self._find(dataset, symbol)]
+        times = [one.candles.open_time for one in chosen if len(one.candles)]
+        if not times:
+            raise DatasetNotFoundError(f"no candle is stored of {key}", key=str(key))
+        first, last = min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
+        return (
+            pd.Timestamp(first, unit="ms", tz="UTC"),
+            pd.Timestamp(last, unit="ms", tz="UTC"),
+        )
+
+    def _home(self) -> Home:
+        return home_in(self._data_dir)
+
+    def stored(self, key: DatasetKey) -> Dataset:
+        """Read a dataset as plain arrays.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing is stored of it.
+        CorruptDatasetError
+            The file is damaged, foreign or hostile.
+        """
+        home = self._home()
+        dataset = home.store.read(key)
+        if not dataset.series:
+            raise DatasetNotFoundError(f"nothing is stored of {key} in {home.folder}", key=str(key))
+        return dataset
+
+    def _find(self, dataset: Dataset, name: str) -> Series:
+        """Find a stored series by any spelling of its symbol."""
+        symbol = name if name in dataset.series else SymbolBook(dataset.series).find(name)
+        if symbol is None or symbol not in dataset.series:
+            stored = ", ".join(sorted(dataset.series)[:8])
+            more = f" and {len(dataset.series) - 8} more" if len(dataset.series) > 8 else ""
+            raise DatasetNotFoundError(
+                f"{name!r} is not stored of {dataset.key}; stored are {stored}{more}",
+                key=str(dataset.key),
+                symbol=name,
+            )
+        return dataset.series[symbol]
+
+
+def fetch_kwargs(
+    key: DatasetKey, folder: Path, exchange_config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Give what a Data object must remember so that it can be updated later."""
+    return {
+        "exchange_id": key.exchange,
+        "timeframe": str(key.timeframe),
+        "market_type": key.market_type.value,
+        "data_dir": str(folder),
+        "exchange_config": dict(exchange_config or {}),
+    }
+
+
+def _symbols(symbols: Any) -> list[str]:
+    if isinstance(symbols, str) and symbols.strip().lower() in set(MarketType):
+        raise OptionError(
+            f"{symbols!r} was given as the symbols; say market_type={symbols!r}", value=symbols
+        )
+    return parse_symbols(symbols)
+
+
+def _closed(candles: Candles, key: DatasetKey, forming_ms: int | None) -> Candles:
+    """Leave out what has not closed: by the clock, and by what the data itself remembers."""
+    if not len(candles):
+        return candles
+    whole = Interval(int(candles.open_time[0]), int(candles.open_time[-1]) + 1)
+    checked = check(candles.open_time, candles.values, key.timeframe, whole)
+    closed = checked.open_time < closed_end(key.timeframe, _now_ms(), 0)
+    if forming_ms is not None and int(checked.open_time[-1]) == forming_ms:
+        closed[-1] = False
+    return checked.take(closed)
+
+
+def _describe(found: DatasetSummary) -> dict[str, Any]:
+    symbols = found.symbols.values()
+    firsts = [one.first_ms for one in symbols if one.first_ms is not None]
+    lasts = [one.last_ms for one in symbols if one.last_ms is not None]
+    return {
+        "symbol_count": len(found.symbols),
+        "size_mb": round(found.size_bytes / _MEGABYTE, 3),
+        "candles": sum(one.candles for one in symbols),
+        "symbols": sorted(found.symbols),
+        "first_ms": min(firsts, default=None),
+        "last_ms": max(lasts, default=None),
+        "modified_ms": found.modified_ms,
+        "exchange": found.key.exchange,
+        "market_type": found.key.market_type.value,
+        "timeframe": str(found.key.timeframe),
+        "problem": found.problem,
+    }
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+data_storage = DataStorage()

@@ -1,0 +1,409 @@
+"""The spec's store: one ``{exchange}_{market_type}_{timeframe}.pickle.blosc`` per dataset.
+
+The file is a Blosc2 chunk of a pickle of plain types (see `plain`), followed by
+a footer that the chunk's readers ignore::
+
+    chunk · footer JSON · footer length u32 · crc32 of the footer u32 · "VBTDATA1"
+
+The footer states identity, the chunk's checksum, and what a summary needs, so
+that a summary reads a few hundred bytes. A running fetch writes to the journal
+beside the file (see `journal`); `fold` brings it in by one atomic replace.
+
+Readers take no lock: they read the journal first and the file second, and the
+file says how much of which journal it contains.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import orjson
+
+from backtester.data.candles import COLUMNS, Answer, Series
+from backtester.data.errors import CorruptDatasetError
+from backtester.data.model import DatasetKey
+from backtester.data.storage import files, journal, plain
+from backtester.data.storage.store import (
+    Dataset,
+    DatasetSummary,
+    SymbolSummary,
+    merged_metadata,
+    summarise,
+)
+
+__all__ = ["SUFFIX", "PickleStore"]
+
+_log = logging.getLogger(__name__)
+
+SUFFIX = ".pickle.blosc"
+_JOURNAL_SUFFIX = ".journal"
+_TRAILER = struct.Struct("<II8s")
+_MAGIC = b"VBTDATA1"
+_MOST_FOOTER_BYTES = 64 << 20
+_MEMO_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What the pickle itself holds, and how much of which journal is in it."""
+
+    dataset: Dataset
+    journal_id: str | None = None
+    journal_bytes: int = 0
+    foreign: bool = False
+    """Written by another program: kept beside ours when it is replaced."""
+
+
+class PickleStore:
+    """A `Store` of pickles in one flat folder; see the module for the format.
+
+    Parameters
+    ----------
+    folder : Path
+        Created on the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: DatasetKey) -> Path:
+        """Name the file of a dataset, whether or not it exists."""
+        return self.folder / f"{key.stem}{SUFFIX}"
+
+    def journal_path(self, key: DatasetKey) -> Path:
+        """Name the journal of a dataset, whether or not it exists."""
+        return self.folder / f"{key.stem}{_JOURNAL_SUFFIX}"
+
+    def keys(self) -> list[DatasetKey]:
+        stems = {
+            path.name.removesuffix(suffix)
+            for suffix in (SUFFIX, _JOURNAL_SUFFIX)
+            for path in self.folder.glob(f"*{suffix}")
+        }
+        found = (DatasetKey.from_stem(stem) for stem in sorted(stems))
+        return [key for key in found if key is not None]
+
+    def read(
+        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+    ) -> Dataset:
+        path, journal_path = self.path(key), self.journal_path(key)
+        state = (files.signature(path), files.signature(journal_path))
+        dataset = _memo.get(path, state)
+        if dataset is None:
+            dataset = self._read_files(key, salvage=salvage)
+            if not salvage:
+                _memo.put(path, state, dataset)
+        return dataset.select(symbols)
+
+    def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
+        if not answers:
+            return
+        path = self.journal_path(key)
+        with files.locked(self.path(key)):
+            journal.extend(path, key, answers, self._sound_journal_bytes(key))
+            _sound[path] = _require(files.signature(path))
+
+    def fold(self, key: DatasetKey) -> None:
+        if files.signature(self.journal_path(key)) is None:
+            return
+        with files.locked(self.path(key)):
+            self._rewrite(key)
+
+    def annotate(self, key: DatasetKey, metadata: Mapping[str, Any]) -> None:
+        with files.locked(self.path(key)):
+            self._rewrite(key, metadata=metadata)
+
+    def delete(self, key: DatasetKey, symbols: Sequence[str] | None = None) -> None:
+        path = self.path(key)
+        if files.signature(path) is None and files.signature(self.journal_path(key)) is None:
+            return
+        with files.locked(path):
+            if symbols is not None:
+                self._rewrite(key, without=symbols)
+                if self._read_files(key, salvage=False).series:
+                    return
+            with files.writing(path):
+                path.unlink(missing_ok=True)
+                self.journal_path(key).unlink(missing_ok=True)
+
+    def summary(self) -> list[DatasetSummary]:
+        return [self._summarise(key) for key in self.keys()]
+
+    # ------------------------------------------------------------------ reading
+
+    def _read_files(self, key: DatasetKey, *, salvage: bool) -> Dataset:
+        while True:
+            before = files.signature(self.journal_path(key))
+            log = self._read_journal(key, salvage=salvage)
+            base = self._read_base(key, salvage=salvage)
+            if log.id in ("", base.journal_id) or before == files.signature(self.journal_path(key)):
+                return base.dataset.with_answers(log.since(base.journal_id, base.journal_bytes))
+            # The journal was folded in meanwhile, perhaps twice: its answers may be old news.
+
+    def _read_journal(self, key: DatasetKey, *, salvage: bool) -> journal.Journal:
+        log = journal.read(self.journal_path(key), key)
+        if log.problem is not None and not salvage:
+            raise _corrupt(self.journal_path(key), log.problem)
+        return log
+
+    def _read_base(self, key: DatasetKey, *, salvage: bool) -> _Base:
+        path = self.path(key)
+        try:
+            data = memoryview(path.read_bytes())
+        except FileNotFoundError:
+            return _Base(Dataset(key))
+        except OSError as error:
+            raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
+        try:
+            return _decode(data, key, path)
+        except CorruptDatasetError:
+            if salvage:
+                return _Base(Dataset(key))
+            raise
+
+    def _sound_journal_bytes(self, key: DatasetKey) -> int:
+        """Give how far the journal can be appended to, scanning it only if others wrote to it."""
+        path = self.journal_path(key)
+        now = files.signature(path)
+        if now is None:
+            return 0
+        if _sound.get(path) == now:
+            return now[1]
+        log = journal.read(path, key)
+        if log.problem is not None:  # keep the evidence, and what is sound of it
+            files.set_aside(path)
+            if log.answers:
+                journal.extend(path, key, log.answers, 0)
+            return _require(files.signature(path))[1] if log.answers else 0
+        return log.sound_bytes
+
+    # ------------------------------------------------------------------ writing
+
+    def _rewrite(
+        self,
+        key: DatasetKey,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        without: Sequence[str] = (),
+    ) -> None:
+        """Replace the file by file + journal; call under the dataset's lock."""
+        path, journal_path = self.path(key), self.journal_path(key)
+        log, base = self._read_for_rewrite(key)
+        dataset = base.dataset.with_answers(log.since(base.journal_id, base.journal_bytes))
+        dataset = Dataset(
+            key,
+            {s: one for s, one in dataset.series.items() if s not in without},
+            merged_metadata(dataset.metadata, metadata or {}),
+        )
+        if base.foreign:
+            self._keep_foreign(path)
+        files.remove_leftovers(path)
+        files.replace(path, _encode(dataset, log))
+        with files.writing(journal_path):
+            journal_path.unlink(missing_ok=True)
+        _memo.put(path, (files.signature(path), None), dataset)
+
+    def _read_for_rewrite(self, key: DatasetKey) -> tuple[journal.Journal, _Base]:
+        """Read both files, setting aside what is damaged and going on with what is sound."""
+        log = self._read_journal(key, salvage=True)
+        if log.problem is not None:
+            files.set_aside(self.journal_path(key))
+        try:
+            base = self._read_base(key, salvage=False)
+        except CorruptDatasetError:
+            files.set_aside(self.path(key))
+            base = _Base(Dataset(key))
+        return log, base
+
+    def _keep_foreign(self, path: Path) -> None:
+        kept = path.with_name(f"{path.name}.original")
+        if not kept.exists():
+            with files.writing(kept):
+                kept.write_bytes(path.read_bytes())
+            _log.info("%s was written by another program and is kept as %s", path, kept.name)
+
+    # ------------------------------------------------------------------ summary
+
+    def _summarise(self, key: DatasetKey) -> DatasetSummary:
+        path, journal_path = self.path(key), self.journal_path(key)
+        sizes = [s for s in (files.signature(path), files.signature(journal_path)) if s]
+        size, modified = sum(s[1] for s in sizes), max(s[2] for s in sizes) // 1_000_000
+        try:
+            symbols = self._symbols(key)
+        except CorruptDatasetError as error:
+            return DatasetSummary(path.name, key, {}, size, modified, str(error))
+        return DatasetSummary(path.name, key, symbols, size, modified)
+
+    def _symbols(self, key: DatasetKey) -> dict[str, SymbolSummary]:
+        """Read the footer; only what an unfinished fetch or another program left needs more."""
+        path = self.path(key)
+        if files.signature(self.journal_path(key)) is None:
+            footer = _read_footer(path)
+            if footer is not None:
+                _check_identity(footer, key, path)
+                return {s: SymbolSummary(*facts) for s, facts in footer["symbols"].items()}
+        return summarise(self.read(key).series)
+
+
+# ---------------------------------------------------------------------- the format
+
+
+def _encode(dataset: Dataset, log: journal.Journal) -> list[bytes]:
+    key = dataset.key
+    identity = {
+        "exchange": key.exchange,
+        "market_type": key.market_type.value,
+        "timeframe": str(key.timeframe),
+    }
+    chunk = plain.pack(
+        {
+            "format": plain.FORMAT,
+            "kind": "dataset",
+            **identity,
+            "columns": list(COLUMNS),
+            "metadata": dict(dataset.metadata),
+            "series": {s: plain.series_to_plain(one) for s, one in dataset.series.items()},
+            "view": None,
+        }
+    )
+    symbols = {
+        symbol: [one.candles, one.first_ms, one.last_ms]
+        for symbol, one in summarise(dataset.series).items()
+    }
+    footer = orjson.dumps(
+        {
+            "format": 1,
+            **identity,
+            "chunk_bytes": len(chunk),
+            "chunk_crc32": zlib.crc32(chunk),
+            "written_ms": time.time_ns() // 1_000_000,
+            "journal": log.id or None,
+            "journal_bytes": log.sound_bytes,
+            "symbols": symbols,
+        }
+    )
+    return [chunk, footer, _TRAILER.pack(len(footer), zlib.crc32(footer), _MAGIC)]
+
+
+def _decode(data: memoryview, key: DatasetKey, path: Path) -> _Base:
+    footer = _parse_footer(data, path)
+    if footer is None:
+        return _decode_foreign(data, key, path)
+    _check_identity(footer, key, path)
+    chunk = data[: footer["chunk_bytes"]]
+    if len(chunk) != footer["chunk_bytes"] or zlib.crc32(chunk) != footer["chunk_crc32"]:
+        raise _corrupt(path, "its contents do not match its checksum")
+    payload = plain.unpack(chunk, str(path))
+    series = {s: plain.series_from_plain(one, str(path)) for s, one in payload["series"].items()}
+    dataset = Dataset(key, series, payload["metadata"])
+    return _Base(dataset, footer["journal"], footer["journal_bytes"])
+
+
+def _decode_foreign(data: memoryview, key: DatasetKey, path: Path) -> _Base:
+    """Read a file without our footer: a saved Data object, or one of VectorBT PRO."""
+    from backtester.data.storage import foreign
+
+    return _Base(foreign.read(data, key, path), foreign=True)
+
+
+def _read_footer(path: Path) -> dict[str, Any] | None:
+    """Read the footer alone; None where the file has none or is missing."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 65_536))
+            tail = file.read()
+            length = _footer_length(tail, path)
+            if length is not None and length + _TRAILER.size > len(tail):
+                file.seek(max(0, size - length - _TRAILER.size))
+                tail = file.read()
+    except FileNotFoundError:
+        return None
+    return _parse_footer(memoryview(tail), path)
+
+
+def _footer_length(tail: bytes | memoryview, path: Path) -> int | None:
+    if len(tail) < _TRAILER.size:
+        return None
+    length, _, magic = _TRAILER.unpack(tail[-_TRAILER.size :])
+    if magic != _MAGIC:
+        return None
+    if length > _MOST_FOOTER_BYTES:
+        raise _corrupt(path, "its footer claims an impossible length")
+    return int(length)
+
+
+def _parse_footer(data: memoryview, path: Path) -> dict[str, Any] | None:
+    length = _footer_length(data, path)
+    if length is None:
+        return None
+    footer = data[-_TRAILER.size - length : -_TRAILER.size]
+    _, checksum, _ = _TRAILER.unpack(data[-_TRAILER.size :])
+    if len(footer) != length or zlib.crc32(footer) != checksum:
+        raise _corrupt(path, "its footer does not match its checksum")
+    parsed: dict[str, Any] = orjson.loads(footer)
+    return parsed
+
+
+def _check_identity(footer: Mapping[str, Any], key: DatasetKey, path: Path) -> None:
+    inside = (footer["exchange"], footer["market_type"], footer["timeframe"])
+    if inside != (key.exchange, key.market_type.value, str(key.timeframe)):
+        raise _corrupt(path, f"it holds {' '.join(inside)} candles, not {key} ones")
+
+
+def _corrupt(path: Path, reason: str) -> CorruptDatasetError:
+    return CorruptDatasetError(f"{path} cannot be trusted: {reason}", path=str(path), reason=reason)
+
+
+def _require(signature: files.Signature | None) -> files.Signature:
+    assert signature is not None, "the file was written a moment ago under its lock"
+    return signature
+
+
+# ---------------------------------------------------------------------- the memo
+
+_State = tuple[files.Signature | None, files.Signature | None]
+
+
+class _Memo:
+    """Decoded datasets by file identity, the least recently used dropped beyond a size."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._entries: OrderedDict[Path, tuple[_State, Dataset, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, path: Path, state: _State) -> Dataset | None:
+        with self._lock:
+            entry = self._entries.get(path)
+            if entry is None or entry[0] != state:
+                return None
+            self._entries.move_to_end(path)
+            return entry[1]
+
+    def put(self, path: Path, state: _State, dataset: Dataset) -> None:
+        size = sum(_bytes_of(one) for one in dataset.series.values())
+        with self._lock:
+            self._entries.pop(path, None)
+            if size <= self._most_bytes:
+                self._entries[path] = (state, dataset, size)
+            while sum(entry[2] for entry in self._entries.values()) > self._most_bytes:
+                self._entries.popitem(last=False)
+
+
+def _bytes_of(series: Series) -> int:
+    return series.candles.open_time.nbytes + series.candles.values.nbytes
+
+
+_memo = _Memo(_MEMO_BYTES)
+_sound: dict[Path, files.Signature] = {}
+"""Journals as this process left them: unchanged since, they need no scan before an append."""

@@ -1,0 +1,156 @@
+"""What a store of candles is: the protocol every store passes one contract suite for.
+
+A store keeps, per dataset and symbol, a `Series`: candles, coverage, revisions.
+It is told *answers* and merges them in; nothing but `delete` ever takes a
+candle or its coverage away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from backtester.data.candles import Answer, Series
+from backtester.data.model import DatasetKey
+
+__all__ = ["Dataset", "DatasetSummary", "Store", "SymbolSummary", "grouped"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """One dataset as read: series by unified symbol, and what users noted beside them."""
+
+    key: DatasetKey
+    series: Mapping[str, Series] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values only, such as ``{"volume_data": {"BTC/USDT": 1.2e9}}``."""
+
+    def with_answers(self, answers: Iterable[Answer]) -> Dataset:
+        """Give the dataset after `answers`; see `Series.with_answers`."""
+        series = dict(self.series)
+        for symbol, own in grouped(answers).items():
+            series[symbol] = series.get(symbol, Series()).with_answers(own)
+        return Dataset(self.key, series, self.metadata)
+
+    def select(self, symbols: Iterable[str] | None) -> Dataset:
+        """Give the dataset with only those of `symbols` that it has; None for all."""
+        if symbols is None:
+            return self
+        wanted = {s: self.series[s] for s in symbols if s in self.series}
+        return Dataset(self.key, wanted, self.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolSummary:
+    """What a dataset holds of one symbol."""
+
+    candles: int
+    first_ms: int | None
+    """Open time of the first candle, UTC epoch milliseconds; None without candles."""
+    last_ms: int | None
+    """Open time of the last candle, UTC epoch milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """What a dataset holds, known without reading its candles."""
+
+    name: str
+    """The file's name."""
+    key: DatasetKey
+    symbols: Mapping[str, SymbolSummary]
+    size_bytes: int
+    modified_ms: int
+    """UTC epoch milliseconds."""
+    problem: str | None = None
+    """Why the file cannot be read; None for a sound one."""
+
+
+class Store(Protocol):
+    """Keeps datasets. Safe for several threads and processes at once."""
+
+    def keys(self) -> list[DatasetKey]:
+        """List the datasets, sorted."""
+        ...
+
+    def read(
+        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+    ) -> Dataset:
+        """Read a dataset, or those of `symbols` that it has. Nothing stored gives an empty one.
+
+        Parameters
+        ----------
+        key : DatasetKey
+        symbols : sequence of str, optional
+            Unified symbols; None for all.
+        salvage : bool
+            Return what is provably sound of a damaged dataset instead of raising.
+
+        Raises
+        ------
+        CorruptDatasetError
+            The dataset is damaged, foreign or hostile: never read as empty.
+        """
+        ...
+
+    def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
+        """Keep `answers`; when this returns they survive a kill and a power cut.
+
+        Raises
+        ------
+        DatasetWriteError
+            Nothing of `answers` was kept.
+        """
+        ...
+
+    def fold(self, key: DatasetKey) -> None:
+        """Bring the dataset into its lasting form; what `read` gives does not change.
+
+        A damaged file found on the way is set aside, not overwritten.
+        """
+        ...
+
+    def annotate(self, key: DatasetKey, metadata: Mapping[str, Any]) -> None:
+        """Merge `metadata` into what is noted beside the dataset, mappings key by key."""
+        ...
+
+    def delete(self, key: DatasetKey, symbols: Sequence[str] | None = None) -> None:
+        """Remove a dataset, or some of its symbols, with their coverage."""
+        ...
+
+    def summary(self) -> list[DatasetSummary]:
+        """Summarise every dataset, sorted by name, without reading candles."""
+        ...
+
+
+def grouped(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """Sort answers by symbol, keeping their order."""
+    groups: dict[str, list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault(answer.symbol, []).append(answer)
+    return groups
+
+
+def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two sets of notes: mappings key by key, of anything else the newer."""
+    merged = dict(old)
+    for name, value in new.items():
+        before = merged.get(name)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            merged[name] = {**before, **value}
+        else:
+            merged[name] = value
+    return merged
+
+
+def summarise(series: Mapping[str, Series]) -> dict[str, SymbolSummary]:
+    """Summarise series already in memory."""
+    return {symbol: _summarise_one(one) for symbol, one in series.items()}
+
+
+def _summarise_one(series: Series) -> SymbolSummary:
+    times = series.candles.open_time
+    if len(times) == 0:
+        return SymbolSummary(0, None, None)
+    return SymbolSummary(len(times), int(times[0]), int(times[-1]))
