@@ -29,6 +29,8 @@ The tree::
     │   └── DatasetWriteError(OSError)
     └── CandleError(ValueError)              a table broke a rule of candles
 
+Beside it stands one warning, `FetchWarning`.
+
 Facts stand in attributes; the sentence is built from them. Every error
 survives pickling, since work crosses threads and processes.
 """
@@ -51,6 +53,7 @@ __all__ = [
     "EmptyIntervalError",
     "ExchangeUnavailableError",
     "FetchError",
+    "FetchWarning",
     "NoSymbolsError",
     "NotServedError",
     "NothingFetchedError",
@@ -197,3 +200,7 @@ class DatasetWriteError(StorageError, OSError):
 
 class CandleError(DataError, ValueError):
     """A table that breaks a rule of candles: order, grid, finite numbers, OHLC order."""
+
+
+class FetchWarning(UserWarning):
+    """Something did not go as asked; the result is returned and its account says what."""

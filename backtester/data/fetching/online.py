@@ -70,10 +70,13 @@ async def _fetch(task: Task, exchange: Exchange, jobs: list[SeriesJob]) -> None:
     async with Keeper(task.home.store, key) as keeper:
         await Fetcher(exchange, key.timeframe, keeper.keep, task.on_event).run(jobs)
     task.learn([answer for job in jobs for answer in job.answers])
+    for job in jobs:
+        job.answers.clear()  # merged by now; folding needs the memory
     try:
         if keeper.error is not None:
             raise keeper.error
-        await asyncio.to_thread(task.home.store.fold, key)
+        task.home.store.fold(key)  # in this thread: nothing else is left to run, and a
+        # thread of its own would keep a heap of its own
     except StorageError as error:
         task.result.storage_error = error
 

@@ -176,6 +176,8 @@ def read_window(window: Interval, reader: Reader) -> Asking:
 
 def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
     """Ask again for what an answer left out, until its absence was shown twice."""
+    if len(candles) == reader.timeframe.steps(window):  # whole, as most pages are
+        return candles, _silence(window, Served.MARKET, reader, candles)
     shown = _Shown(window, reader)
     shown.add(window, candles)
     narrow = False

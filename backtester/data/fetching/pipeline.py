@@ -16,6 +16,7 @@ from backtester.data.candles import Answer, Series
 from backtester.data.errors import (
     CorruptDatasetError,
     DataError,
+    FetchWarning,
     NothingFetchedError,
     OptionError,
     StorageError,
@@ -28,13 +29,9 @@ from backtester.data.home import Home
 from backtester.data.model import Coverage, Interval, Served
 from backtester.data.storage.store import Dataset, grouped
 
-__all__ = ["FetchWarning", "Task", "run"]
+__all__ = ["Task", "run"]
 
 _log = logging.getLogger(__name__)
-
-
-class FetchWarning(UserWarning):
-    """Something did not go as asked, and the result says what."""
 
 
 def run(

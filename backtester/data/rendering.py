@@ -1,0 +1,217 @@
+"""How the commands look: tables on stdout, progress and logs on stderr.
+
+Colour and emoji only where the terminal can show them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from backtester.data.events import Event
+
+__all__ = ["error", "print_account", "print_summary", "progress", "set_up_logging"]
+
+_MARKS = {
+    logging.DEBUG: ("🔍", "debug:"),
+    logging.INFO: ("📈", "info:"),
+    logging.WARNING: ("⚠️ ", "warning:"),
+    logging.ERROR: ("❌", "error:"),
+}
+
+
+def set_up_logging(*, verbose: bool, quiet: bool) -> None:
+    """Send the library's logs to stderr: warnings, all when verbose, errors only when quiet."""
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logger = logging.getLogger("backtester")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def error(message: str) -> None:
+    """Say on stderr what went wrong."""
+    sys.stderr.write(f"{_mark(logging.ERROR)} {message}\n")
+
+
+def print_account(account: Mapping[str, Any]) -> None:
+    """Print what a fetch brought, a line per symbol."""
+    from rich.table import Table
+
+    console = _console(sys.stdout)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Symbol")
+    table.add_column("Candles", justify="right")
+    table.add_column("First (UTC)")
+    table.add_column("Last (UTC)")
+    table.add_column("Confirmed absent")
+    for name, one in account["symbols"].items():
+        absent = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in one["absent"].items())
+        table.add_row(
+            name,
+            f"{one['candles']:,}",
+            _date(one["first_ms"]),
+            _date(one["last_ms"]),
+            absent or "-",
+        )
+    for name, failure in account["failures"].items():
+        table.add_row(name, "failed", "", "", failure["message"])
+    console.print(table)
+    total = sum(one["candles"] for one in account["symbols"].values())
+    count = account["requests"]
+    source = "all from the store, 0 requests" if count == 0 else f"{count:,} requests"
+    console.print(
+        f"{account['exchange']} {account['market_type']} {account['timeframe']}: "
+        f"{total:,} candles of {len(account['symbols'])} symbols in "
+        f"{_duration(account['seconds'])}, {source}",
+        style="bold",
+    )
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Print what is stored, a line per file."""
+    from rich.table import Table
+
+    console = _console(sys.stdout)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, side in (
+        ("File", "left"),
+        ("Symbols", "right"),
+        ("Candles", "right"),
+        ("From (UTC)", "left"),
+        ("To (UTC)", "left"),
+        ("MB", "right"),
+    ):
+        table.add_column(title, justify="right" if side == "right" else "left", overflow="fold")
+    for name, one in summary["files"].items():
+        facts = (f"{one['symbol_count']:,}", f"{one['candles']:,}")
+        dates = (_date(one["first_ms"]), _date(one["last_ms"]))
+        if one["problem"]:
+            facts, dates = ("?", "?"), ("damaged", "")
+        table.add_row(name, *facts, *dates, f"{one['size_mb']:.3f}")
+    if summary["files"]:
+        console.print(table)
+    files = summary["pickle_files"]
+    console.print(
+        f"{files} {'dataset' if files == 1 else 'datasets'}, {summary['total_size_mb']:.2f} MB "
+        f"in {summary['data_dir']}",
+        style="bold",
+        soft_wrap=True,
+    )
+    for one in summary["files"].values():
+        if one["problem"]:
+            error(one["problem"])
+
+
+@contextmanager
+def progress(*, shown: bool) -> Iterator[Callable[[Event], None]]:
+    """Draw a fetch's events as a cost preview and a progress bar on stderr.
+
+    Yields
+    ------
+    callable
+        The hook to hand to the fetch.
+    """
+    if not shown:
+        yield lambda _event: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pages"),
+        TimeRemainingColumn(),
+        console=_console(sys.stderr),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        yield _Display(bar)
+
+
+class _Display:
+    """Turns events into the bar's state; called from the thread that fetches."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def __call__(self, event: Event) -> None:
+        from backtester.data import events
+
+        match event:
+            case events.FetchPlanned() if event.requests:
+                self._bar.console.print(_preview(event), style="dim")
+                self._task = self._bar.add_task("fetching", total=event.requests)
+            case events.PageFetched() if self._task is not None:
+                self._bar.update(self._task, advance=1, description=f"fetching {event.symbol}")
+            case events.Waiting() if event.wait_s >= 1:
+                self._say(f"waiting {event.wait_s:.0f} s: {event.reason}")
+            case events.Retrying():
+                self._say(f"{event.symbol}: try {event.attempt} failed, again: {event.reason}")
+            case _:
+                pass
+
+    def _say(self, text: str) -> None:
+        self._bar.console.print(text, style="yellow", soft_wrap=True)
+
+
+def _preview(plan: Any) -> str:
+    at_least = f", at least {_duration(plan.seconds)}" if plan.seconds else ""
+    return (
+        f"{plan.exchange}: {plan.requests:,} requests for up to {plan.candles:,} candles of "
+        f"{plan.symbols} symbols (weight {plan.weight:,}, {plan.size_bytes / 1e6:.1f} MB{at_least})"
+    )
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{_mark(record.levelno)} {super().format(record)}"
+
+
+def _mark(level: int) -> str:
+    emoji, word = _MARKS.get(level, _MARKS[logging.INFO])
+    try:
+        emoji.encode(sys.stderr.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return word
+    return emoji
+
+
+def _console(stream: Any) -> Console:
+    from rich.console import Console
+
+    # Piped output is read by programs: never wrapped to a terminal's width.
+    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
+
+
+def _date(ms: int | None) -> str:
+    if ms is None:
+        return "-"
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "under 1 ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min"

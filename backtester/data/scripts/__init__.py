@@ -1,0 +1,1 @@
+"""The command as scripts that run from a bare checkout, in any directory."""
