@@ -51,7 +51,7 @@ def show_fetch(data_dir: str) -> Any:
         table.add_row(symbol, volume, f"{len(close):,}", f"{close.iloc[-1]:,.8g}")
     console.print(table)
     requests = data.wrapper._metadata["requests"]
-    console.print(f"{requests} requests for candles, {cold_s:.2f} s\n")
+    console.print(f"{requests} requests for the clock and the candles, {cold_s:.2f} s\n")
 
     console.rule("2. The same question again", align="left")
     again, hot_s = fetch(data_dir)

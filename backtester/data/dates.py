@@ -24,6 +24,7 @@ INCEPTION = "inception"
 _YEAR = re.compile(r"\d{4}\Z")
 _YEAR_MONTH = re.compile(r"\d{4}-\d{2}\Z")
 _ISO_START = re.compile(r"\d{4}-\d{2}-\d{2}")
+_EPOCH_MS = re.compile(r"\d{13}\Z")  # `fromisoformat` takes some for the year 1701
 _AGO = re.compile(r"(\d{1,6})\s*(second|minute|hour|day|week)s?\s+ago\Z")
 _UNIT_MS = {
     "second": 1_000,
@@ -100,10 +101,10 @@ def _read(value: Any, now_ms: int) -> int | None:
         return _to_ms(value) if value == value else None
     if isinstance(value, date):
         return _to_ms(datetime.combine(value, time(), UTC))
+    if isinstance(value, int | float):  # NumPy's float64 is one
+        return int(value) if value == value and abs(value) != float("inf") else None
     if hasattr(value, "astype") and getattr(value, "dtype", None) is not None:
         return _read_numpy(value)
-    if isinstance(value, int | float):
-        return int(value) if value == value and abs(value) != float("inf") else None
     return None
 
 
@@ -111,7 +112,12 @@ def _read_numpy(value: Any) -> int | None:
     import numpy as np
 
     if value.ndim == 0 and value.dtype.kind == "M":
-        return None if np.isnat(value) else int(value.astype("datetime64[ms]").astype(np.int64))
+        if np.isnat(value):
+            return None
+        years = int(value.astype("datetime64[Y]").astype(np.int64))
+        if not 0 <= years < 8030:  # a far one would wrap around in milliseconds
+            return _EARLIEST_MS - 1
+        return int(value.astype("datetime64[ms]").astype(np.int64))
     if value.ndim == 0 and value.dtype.kind in "iu":
         return int(value)
     return None
@@ -127,12 +133,24 @@ def _read_text(text: str, now_ms: int) -> int | None:
     if lowered in ("today", "yesterday"):
         midnight = _from_ms(now_ms).replace(hour=0, minute=0, second=0, microsecond=0)
         return _to_ms(midnight - timedelta(days=lowered == "yesterday"))
+    if _EPOCH_MS.match(text):
+        return int(text)
     if _YEAR.match(text) or _YEAR_MONTH.match(text):
         text = f"{text}-01-01" if _YEAR.match(text) else f"{text}-01"
+    if _ISO_START.match(text) and not _is_day(text[:10]):
+        return None  # of "2024-13-01" dateparser would make the 13th of January
     try:  # vectorbt's examples end their dates with " UTC"
         return _to_ms(datetime.fromisoformat(text.removesuffix(" UTC")))
     except (ValueError, OverflowError):
         return _read_phrase(text, now_ms)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_phrase(text: str, now_ms: int) -> int | None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from backtester.data.cache_system.cache_manager import CacheManager
+from backtester.data.errors import StorageError
 from backtester.data.settings import data_directory
 from backtester.data.storage.pickle_file import PickleStore
 from backtester.data.storage.store import Store
@@ -25,10 +26,18 @@ class Home:
 
 
 def home_in(data_dir: str | os.PathLike[str] | None = None) -> Home:
-    """Give the home in a directory: the argument, else see `settings.data_directory`."""
+    """Give the home in a directory: the argument, else see `settings.data_directory`.
+
+    Raises
+    ------
+    StorageError
+        There is something there that is not a folder.
+    """
     return _home(data_directory(data_dir).absolute())
 
 
 @lru_cache(maxsize=64)
 def _home(folder: Path) -> Home:
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"the data directory {folder} is not a folder", path=str(folder))
     return Home(folder, PickleStore(folder), CacheManager(folder))

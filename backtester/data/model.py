@@ -70,7 +70,7 @@ _FIXED_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_
 _CALENDAR_MONTHS = {"M": 1, "y": 12}
 _MONDAY_MS = 4 * _FIXED_MS["d"]  # 1970-01-05, the first Monday of the epoch
 _SPELLINGS = {
-    "min": "m", "t": "m", "H": "h", "D": "d", "W": "w", "mo": "M", "mon": "M",
+    "min": "m", "t": "m", "T": "m", "H": "h", "D": "d", "W": "w", "mo": "M", "mon": "M",
     "month": "M", "S": "s", "Y": "y",
 }  # fmt: skip
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([a-zA-Z]{1,5})\Z")
@@ -401,7 +401,7 @@ _DATASET_FILE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class DatasetKey:
     """One dataset: an exchange's candles of one market type and timeframe.
 

@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _SLOTS = 200  # per window: completions are rounded up to a slot, which costs 0.5 % at most
 _TIDY_S = 0.1  # between clean-ups of the account: not every request needs one
+_KEEP_S = 300.0  # no charge is forgotten earlier: other budgets of the key may look back further
 _NAP_S = 1.0  # the longest sleep, so that a ban by another process is soon noticed
 _LATE_S = 1.0  # after which the queue closes up without a waiter: it may be dead
 _TURN_S = 0.005  # what a waiter is given to take its turn
@@ -315,8 +316,9 @@ class _Wait:
 class Budget:
     """The account of one key in a ledger.
 
-    All budgets of one key must have the same limits and `max_request_s`. One
-    may serve several threads and event loops, at once or in turn.
+    Each budget holds to its own limits, over what all budgets of the key spend;
+    their `max_request_s` must be the same. A budget may serve several threads and
+    event loops, at once or in turn.
 
     Parameters
     ----------
@@ -481,8 +483,8 @@ class Budget:
         if 0 <= now - self._tidied_at < _TIDY_S:
             return
         self._tidied_at = now
-        horizon = now - max(limit.window_s for limit in self.limits)
-        db.execute(_FORGET_CHARGES, (self.key, horizon))
+        reach_s = max(_KEEP_S, *(limit.window_s for limit in self.limits))
+        db.execute(_FORGET_CHARGES, (self.key, now - reach_s))
         db.execute(_FORGET_WAITERS, (self.key, now, now + _NAP_S + _LATE_S))
         last = now + max(self.max_request_s, self._slot_s)
         db.execute(_MEND_CHARGES, {"key": self.key, "last": last})

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import deepcopy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -252,12 +251,12 @@ class Exchange:
         except Exception as error:
             answer = getattr(error, "http_answer", _NO_ANSWER)
             ours = translate(error, answer, self.id)
+            if ours is error:  # the budget's own refusal, or a page of ours that was no page
+                raise
             if isinstance(ours, BannedError):
                 self.budget.ban(ours.until_ms, str(ours))
             elif isinstance(ours, RateLimitedError):
                 self.budget.pause(ours.retry_after_s, "the exchange asked for a pause")
-            if ours is error:
-                raise
             raise ours from error
 
     def _require_support(self) -> None:
@@ -368,7 +367,7 @@ def _settings(
     """Merge the user's ccxt settings over ours; and the sandbox's address, if it is that."""
     if config is not None and not isinstance(config, Mapping):
         raise OptionError(f"exchange_config must be a mapping of ccxt settings, not {config!r}")
-    settings = deepcopy(dict(config or {}))
+    settings = dict(config or {})  # ccxt copies what it takes from it
     options: dict[str, Any] = {"defaultType": market_type.value}
     if capability.market_types:
         options["fetchMarkets"] = {"types": list(capability.market_types)}

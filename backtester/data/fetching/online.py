@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from backtester.data.cache_system.cache_manager import CacheManager
-from backtester.data.errors import StorageError
+from backtester.data.errors import DataError, NotServedError, StorageError
 from backtester.data.events import Event, SymbolFailed, Waiting
 from backtester.data.fetching.exchange import Exchange
 from backtester.data.fetching.fetcher import Fetcher, SeriesJob, trying
@@ -18,7 +18,7 @@ from backtester.data.fetching.keeper import Keeper
 from backtester.data.fetching.paging import Reader
 from backtester.data.fetching.pipeline import Task
 from backtester.data.fetching.symbols import SymbolBook
-from backtester.data.model import Market, MarketType
+from backtester.data.model import Market, MarketType, format_ms
 
 __all__ = ["answer", "in_thread", "markets_of"]
 
@@ -28,6 +28,8 @@ _CLOCK_FRESH_MS = 600_000
 """How long a reading of the exchange's clock is good for."""
 _MARKETS_FRESH_MS = 3_600_000
 """How long a symbol missing from the list of markets counts as unknown."""
+_FAILED_S = 3_600.0
+"""How long a symbol that shows no candle is not asked for again."""
 
 
 def answer(task: Task) -> None:
@@ -91,7 +93,8 @@ def _note(task: Task, job: SeriesJob) -> None:
             cache.save_inception(*where, job.reader.inception, "first candle")
     if job.error is not None:
         task.result.failures[task.asked_name(job.symbol)] = job.error
-        cache.save_failed(*where, job.error)
+        if "status" not in job.error.facts:  # about the symbol, not about one HTTP answer
+            cache.save_failed(*where, job.error, ttl_s=_FAILED_S)
 
 
 async def _add_forming(task: Task, exchange: Exchange, markets: dict[str, Market]) -> None:
@@ -139,16 +142,23 @@ async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
     markets = await markets_of(
         exchange, task.home.cache, task.on_event, sought=task.request.symbols
     )
+    cache, where = task.home.cache, (exchange.id, exchange.market_type)
     book = SymbolBook.of(markets)
+    failed = cache.get_failed(*where) if task.request.use_cache else {}
     for name in task.request.symbols:
         symbol = book.find(name)
-        if symbol is None:
-            error = book.unknown(name, exchange.id, exchange.market_type)
-            task.result.failures[name] = error
-            task.home.cache.save_failed(exchange.id, exchange.market_type, name, error)
-            task.on_event(SymbolFailed(name, str(error)))
-        else:
+        if symbol is not None and symbol not in failed:
             task.name(name, symbol)
+            continue
+        error: DataError
+        if symbol is None:
+            error = book.unknown(name, *where)
+            cache.save_failed(*where, name, error)
+        else:
+            again = format_ms(failed[symbol].expires_ms)
+            error = NotServedError(f"{failed[symbol].reason} (not asked again before {again})")
+        task.result.failures[name] = error
+        task.on_event(SymbolFailed(name, str(error)))
     return {market.symbol: market for market in markets}
 
 
@@ -166,17 +176,26 @@ async def markets_of(
     """
     where = exchange.id, exchange.market_type
     markets = cache.get_markets(*where)
-    if markets is not None:
+    unified = cache.get_unified_markets(*where) if exchange.needs_unified_markets else []
+    if markets is not None and unified is not None:
         book = SymbolBook.of(markets)
         fetched = cache.markets_fetched_ms(*where) or 0
         fresh = time.time_ns() // 1_000_000 - fetched < _MARKETS_FRESH_MS
         if fresh or (sought and all(book.find(name) for name in sought)):
             if exchange.needs_unified_markets:
-                exchange.use_markets(cache.get_unified_markets(*where) or [])
+                exchange.use_markets(unified)
             return markets
-    listed, unified = await trying(exchange.load_markets, exchange.id, on_event)
-    cache.save_markets(*where, listed, unified if exchange.needs_unified_markets else None)
-    return listed
+    return await _load_markets(exchange, cache, on_event)
+
+
+async def _load_markets(
+    exchange: Exchange, cache: CacheManager, on_event: Callable[[Event], None]
+) -> list[Market]:
+    """Ask the exchange for its markets and remember them."""
+    markets, unified = await trying(exchange.load_markets, exchange.id, on_event)
+    kept = unified if exchange.needs_unified_markets else None
+    cache.save_markets(exchange.id, exchange.market_type, markets, kept)
+    return markets
 
 
 def markets_and_volumes(
@@ -192,10 +211,8 @@ def markets_and_volumes(
 
     async def ask() -> tuple[list[Market], dict[str, float]]:
         async with Exchange(exchange_id, market_type, config) as exchange:
-            markets, unified = await trying(exchange.load_markets, exchange_id, quiet)
+            markets = await _load_markets(exchange, cache, quiet)
             volumes = await trying(exchange.quote_volumes, exchange_id, quiet)
-        kept = unified if exchange.needs_unified_markets else None
-        cache.save_markets(exchange_id, market_type, markets, kept)
         cache.save_all_volumes(exchange_id, volumes, market_type)
         return markets, volumes
 

@@ -172,13 +172,10 @@ class Task:
 
     def learn(self, answers: list[Answer]) -> None:
         """Merge fresh answers into what is stored, noting what they revised."""
-        for symbol, own in grouped(answers).items():
-            before = self._stored(symbol)
-            after = before.with_answers(own)
-            revised = after.revisions[len(before.revisions) :]
-            self.stored = Dataset(
-                self.stored.key, {**self.stored.series, symbol: after}, self.stored.metadata
-            )
+        before, self.stored = self.stored, self.stored.with_answers(answers)
+        for symbol in grouped(answers):
+            known = before.series.get(symbol, Series()).revisions
+            revised = self.stored.series[symbol].revisions[len(known) :]
             if revised:
                 self.result.revisions[self.asked_name(symbol)] = revised
 

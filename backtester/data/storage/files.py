@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from backtester.data.errors import DatasetWriteError
+from backtester.data.errors import DatasetWriteError, StorageError
 
 __all__ = [
     "Signature",
@@ -38,6 +38,8 @@ def signature(path: Path) -> Signature | None:
         stat = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageError(f"cannot look at {path}: {error.strerror}", path=str(path)) from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 

@@ -1,0 +1,131 @@
+"""The languages of exchanges: one module each, all spoken by one server.
+
+A dialect knows an exchange's routes, parameters, payloads, weights and errors,
+and nothing of sockets, threads or faults; it turns a `Call` into a `Reply`. The
+server owns the rest. Faults reach into a page of candles through `rows_of` and
+`with_rows`, so they need not know where an exchange keeps its rows either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from backtester.data.model import Timeframe
+
+__all__ = ["Call", "Columns", "Dialect", "Page", "Reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as a dialect sees it."""
+
+    path: str
+    """Without host and query, such as ``/api/v3/klines``."""
+    params: Mapping[str, str]
+    family: str
+    """The group of endpoints it belongs to, as its dialect names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the rows of a reply are candles of."""
+
+    symbol: str
+    """Unified."""
+    timeframe: Timeframe
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer before it goes over the wire."""
+
+    status: int
+    body: bytes
+    page: Page | None = None
+    """Set when the body is a page of candles."""
+    rows: int = 0
+    """How many candles that page holds."""
+    tells_time: bool = False
+    """The body holds the exchange's clock."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+    def with_headers(self, headers: Mapping[str, str]) -> Reply:
+        """Give the same reply with more headers."""
+        return replace(self, headers={**self.headers, **headers})
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a row of candles keeps its values."""
+
+    time: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+
+
+class Dialect(Protocol):
+    """How one exchange speaks."""
+
+    columns: Columns
+
+    def family(self, path: str) -> str | None:
+        """Give the group of endpoints that share one weight limit; None for foreign paths."""
+        ...
+
+    def limit(self, call: Call) -> int:
+        """Give the weight a minute allows in a call's family."""
+        ...
+
+    def weight(self, call: Call) -> int:
+        """Give what a call costs."""
+        ...
+
+    def symbol(self, call: Call) -> str | None:
+        """Give the unified symbol a call asks for; None when it asks for none or many."""
+        ...
+
+    def answer(self, call: Call, now_ms: int) -> Reply:
+        """Answer a call at a moment of the exchange's clock, UTC epoch milliseconds."""
+        ...
+
+    def weight_headers(self, used: int) -> dict[str, str]:
+        """Give the headers that tell a client what it has used of this minute."""
+        ...
+
+    def limited(self, call: Call, retry_after_s: int) -> Reply:
+        """Refuse a call because the limit is reached."""
+        ...
+
+    def banned(self, until_ms: int, retry_after_s: int) -> Reply:
+        """Refuse a call because the address is banned until a moment of the exchange's clock."""
+        ...
+
+    def failure(self, status: int) -> Reply:
+        """Fail with an HTTP status, as this exchange's front servers word it."""
+        ...
+
+    def disconnected(self) -> Reply:
+        """Fail with the exchange's own "try again" error."""
+        ...
+
+    def maintenance(self) -> Reply:
+        """Fail because the whole exchange is being worked on."""
+        ...
+
+    def with_clock_off(self, reply: Reply, offset_ms: int) -> Reply:
+        """Give a reply that tells the time with a wrong one."""
+        ...
+
+    def rows_of(self, reply: Reply) -> list[list[Any]]:
+        """Take the rows out of a page of candles."""
+        ...
+
+    def with_rows(self, reply: Reply, rows: list[list[Any]]) -> Reply:
+        """Give the same page with other rows."""
+        ...

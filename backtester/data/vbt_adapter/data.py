@@ -1,0 +1,549 @@
+"""Open-source VectorBT's `Data` with the verbs that VectorBT users know.
+
+Everything of the base class keeps working, for users' own subclasses too: a class that
+brings its own `download_symbol` or `update_symbol` is downloaded and updated by it, any
+other by this package's pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from vectorbt.data.base import Data as _OpenData
+from vectorbt.utils.decorators import class_or_instancemethod
+
+from backtester.data.errors import NoSymbolsError, UnknownSymbolError
+from backtester.data.model import Timeframe
+from backtester.data.vbt_adapter import asking, merging, saved
+from backtester.data.vbt_adapter.frames import COLUMN_INDEX, is_frozen, own_rows, position_of
+from backtester.data.vbt_adapter.resampling import resampled, timeframe_of
+from backtester.data.vbt_adapter.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Data", "assemble"]
+
+
+class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
+    """Candles of one or several symbols, each in a frame on one shared index.
+
+    Objects are never changed: every verb gives a new one. Notes that users keep in
+    ``data.wrapper._metadata`` go along, through files too.
+
+    Parameters
+    ----------
+    wrapper : ArrayWrapper
+        VectorBT's description of index and columns.
+    data : dict
+        Frames, or Series, by symbol; all with the same index and columns.
+    tz_localize, tz_convert, missing_index, missing_columns, download_kwargs
+        As in VectorBT.
+    single_key : bool, optional
+        The symbol was asked for by its bare name, so `get` gives a Series of a feature.
+        Left out: as in VectorBT, when there is just one symbol.
+    fetch_kwargs : dict, optional
+        What `pull` was asked; `update` asks on with it. A `symbol_dict` holds a value per
+        symbol.
+    """
+
+    def __init__(
+        self,
+        wrapper: Any,
+        data: dict[Any, Any],
+        tz_localize: Any = None,
+        tz_convert: Any = None,
+        missing_index: str = "nan",
+        missing_columns: str = "raise",
+        download_kwargs: dict[str, Any] | None = None,
+        *,
+        single_key: bool | None = None,
+        fetch_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._single_key = single_key
+        self._fetch_kwargs = fetch_kwargs or {}
+        super().__init__(
+            Wrapper.of(wrapper),
+            data,
+            tz_localize=tz_localize,
+            tz_convert=tz_convert,
+            missing_index=missing_index,
+            missing_columns=missing_columns,
+            download_kwargs=download_kwargs or {},
+            single_key=single_key,
+            fetch_kwargs=self._fetch_kwargs,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_data(cls, data: Mapping[Any, Any], *args: Any, **kwargs: Any) -> Self:
+        """Make an object of arrays, Series or frames by symbol; see VectorBT.
+
+        The caller's frames are left as they are: VectorBT sets `freq` on their indexes.
+
+        Raises
+        ------
+        NoSymbolsError
+            `data` is empty.
+        """
+        if not data:
+            raise NoSymbolsError("no symbols to make data of")
+        own = {symbol: _with_own_index(value) for symbol, value in data.items()}
+        made: Self = super().from_data(own, *args, **kwargs)
+        return made
+
+    # ------------------------------------------------------------------ asking
+
+    @classmethod
+    def pull(cls, symbols: Any, **kwargs: Any) -> Self:
+        """Fetch candles; like `backtester.data.fetching.data_fetcher.fetch_data`.
+
+        Parameters
+        ----------
+        symbols : str or list of str
+            A list gives frames from `get`, a bare name gives Series.
+        exchange, exchange_id : str, optional
+        timeframe : str, optional
+        start, start_date, end, end_date : optional
+            The start is inclusive, the end exclusive; anything `fetch_data` reads as a date.
+        market_type, use_cache, exchange_config, data_dir : optional
+            As for `fetch_data`. All of it is kept in `fetch_kwargs` for `update`.
+
+        Raises
+        ------
+        DataError
+            Whatever `fetch_data` raises.
+        """
+        if cls.download_symbol.__func__ is not _OpenData.download_symbol.__func__:
+            pulled: Self = super().download(symbols, **kwargs)
+            # As in VectorBT: what can be a dictionary's key is one symbol.
+            return pulled._replace(single_key=isinstance(symbols, Hashable))
+        asked = asking.arguments(kwargs)
+        single = isinstance(symbols, str)
+        answer = asking.ask(symbols if single else list(symbols), **asked)
+        known = {**answer.fetch_kwargs, **asked}
+        return cls._of(answer, single_key=single, fetch_kwargs=known)
+
+    @classmethod
+    def fetch(cls, symbols: Any, **kwargs: Any) -> Self:
+        """Fetch candles: another name of `pull`."""
+        return cls.pull(symbols, **kwargs)
+
+    @classmethod
+    def download(cls, symbols: Any, **kwargs: Any) -> Self:
+        """Fetch candles: another name of `pull`."""
+        return cls.pull(symbols, **kwargs)
+
+    def update(self, end: Any = None, **kwargs: Any) -> Self:
+        """Give a new object with the candles since the last.
+
+        Each symbol is asked for from its own last candle on, that candle included, since
+        it may have been unfinished; a symbol that lags behind the others gets no hole.
+
+        Parameters
+        ----------
+        end : optional
+            Exclusive; left out, now.
+        **kwargs
+            As for `pull`, in place of what was asked then.
+
+        Raises
+        ------
+        OptionError
+            The object does not know its exchange or timeframe, and neither is given.
+        DataError
+            Whatever `fetch_data` raises, when no symbol could be updated. When only some
+            could not, a warning names them and they stay as they are.
+        """
+        if type(self).update_symbol is not _OpenData.update_symbol:
+            extra = kwargs if end is None else {**kwargs, "end": end}
+            updated: Self = super().update(**extra)
+            return updated
+        answers = [self._of(one) for one in asking.ask_on(self, end, kwargs)]
+        together: Self = merging.merged([self, *answers], type(self))
+        return together._replace(
+            single_key=self._single_key,
+            fetch_kwargs=self.fetch_kwargs,
+            download_kwargs=self.download_kwargs,
+        )
+
+    # ------------------------------------------------------------------ combining
+
+    @class_or_instancemethod  # type: ignore[untyped-decorator]
+    def merge(
+        self_or_cls: Any,  # noqa: N805  # called on the class or on an object
+        *datas: Any,
+        missing_index: str | None = None,
+        missing_columns: str | None = None,
+    ) -> Any:
+        """Unite symbols; where several objects hold one symbol, its rows are combined.
+
+        A row of a later object replaces an earlier one unless it is NaN throughout.
+        Called on an object, that object comes first.
+
+        Parameters
+        ----------
+        *datas : Data
+            Or a single list of them.
+        missing_index : {'nan', 'drop', 'raise'}, optional
+            What becomes of times that not every symbol has: rows of NaN (the default),
+            dropped, or a ValueError.
+        missing_columns : {'nan', 'drop', 'raise'}, optional
+            The same for columns; a ValueError is the default.
+
+        Returns
+        -------
+        Data
+            Of the most specific class that all are instances of.
+
+        Raises
+        ------
+        OptionError
+            Nothing to merge, or data of different timeframes.
+        ValueError
+            As asked for by the two options.
+        """
+        cls = self_or_cls if isinstance(self_or_cls, type) else type(self_or_cls)
+        if len(datas) == 1 and isinstance(datas[0], list | tuple):
+            datas = tuple(datas[0])
+        if cls is not self_or_cls:
+            datas = (self_or_cls, *datas)
+        return merging.merged(datas, Data, missing_index, missing_columns)
+
+    def select(self, symbols: Any) -> Self:
+        """Give the object of some of the symbols, in the order named.
+
+        Parameters
+        ----------
+        symbols : label or list of labels
+            A bare label gives an object whose `get` gives Series.
+
+        Raises
+        ------
+        UnknownSymbolError
+            Naming the nearest symbols there are.
+        """
+        single = isinstance(symbols, str) or not isinstance(symbols, Iterable)
+        # A tuple is a label where it is one, and a sequence of labels where it is not.
+        single = single or (isinstance(symbols, Hashable) and symbols in self.symbols)
+        chosen = [self._known_symbol(one) for one in ([symbols] if single else symbols)]
+        if not chosen:
+            raise NoSymbolsError("no symbols to select")
+        return self._replace(data={one: self.data[one] for one in chosen}, single_key=single)
+
+    def resample(self, rule: str | Timeframe) -> Self:
+        """Give the candles of a longer timeframe.
+
+        Each symbol by itself: its first and last candles may lie anywhere. Opens are the
+        first, closes the last, volumes and counts the sum of a group. A group counts as
+        whole when the symbol's candles reach both its ends; others are left out.
+
+        Parameters
+        ----------
+        rule : str
+            In the field's spelling: ``4h``, ``1d``, ``1w`` (from Monday), ``1M`` (a
+            calendar month).
+
+        Raises
+        ------
+        UnknownTimeframeError
+            Not a timeframe.
+        OptionError
+            One that is not made of whole candles of this one, a column that is neither a
+            price nor a sum, or an object whose own timeframe cannot be told.
+        """
+        target = Timeframe.parse(rule)
+        index, data = resampled(self, target)
+        wrapper = self.wrapper.replace(index=index, freq=_frequency(target))
+        asked = {**self.fetch_kwargs, "timeframe": str(target)}
+        return self._replace(wrapper=wrapper, data=data, fetch_kwargs=asked)
+
+    # ------------------------------------------------------------------ looking
+
+    @property
+    def features(self) -> list[Any]:
+        """The columns that every symbol has."""
+        return list(self.wrapper.columns)
+
+    @property
+    def index(self) -> pd.Index:
+        """The index that every symbol shares."""
+        index: pd.Index = self.wrapper.index
+        return index
+
+    @property
+    def single_key(self) -> bool:
+        """Whether the data were asked for by one bare symbol, so that `get` gives Series."""
+        return len(self.symbols) == 1 and self._single_key is not False
+
+    @property
+    def fetch_kwargs(self) -> dict[str, Any]:
+        """What `pull` was asked; `update` asks on with it."""
+        return self._fetch_kwargs
+
+    @property
+    def timeframe(self) -> str | None:
+        """The timeframe in the field's spelling, such as ``1h``; None when it cannot be told."""
+        found = timeframe_of(self)
+        return None if found is None else str(found)
+
+    @property
+    def freq(self) -> pd.Timedelta | None:
+        """The step of the index as VectorBT counts it; for months their mean length."""
+        step: pd.Timedelta | None = self.wrapper.freq
+        return step
+
+    @property
+    def last_index(self) -> dict[Any, Any]:
+        """The index of each symbol's own last row; None for a symbol without any."""
+        last = {}
+        for symbol, frame in self.data.items():
+            rows = np.flatnonzero(own_rows(frame))
+            last[symbol] = self.index[rows[-1]] if len(rows) else None
+        return last
+
+    def get(self, feature: Any = None, symbol: Any = None, **kwargs: Any) -> Any:
+        """Give columns by name: the exact one first, then one that differs only in case.
+
+        Parameters
+        ----------
+        feature : label or list of labels, optional
+            VectorBT's own name for it, `column`, is understood too.
+        symbol : label or list of labels, optional
+        **kwargs
+            `level_name` of the symbols' axis, as in VectorBT.
+
+        Returns
+        -------
+        Series or DataFrame or tuple of those
+            One feature: a frame with a column per symbol, or a Series for a single symbol.
+            All features of one symbol: its frame. Several features of several symbols: a
+            tuple with one of the above for each.
+
+        Raises
+        ------
+        KeyError
+            No such feature.
+        UnknownSymbolError
+            No such symbol.
+        """
+        if "column" in kwargs:
+            feature = kwargs.pop("column")
+        if symbol is not None:
+            label = symbol if isinstance(symbol, list) else self._known_symbol(symbol)
+            return self.select(label).get(feature, **kwargs)
+        if feature is None and len(self.symbols) == 1:
+            return _unshared(self.data[self.symbols[0]])
+        names = self.features if feature is None else feature
+        if not isinstance(names, list):
+            return self._across(self._position(names), **kwargs)
+        positions = [self._position(name) for name in names]
+        if self.single_key:
+            return _unshared(self.data[self.symbols[0]].iloc[:, positions])
+        found = tuple(self._across(position, **kwargs) for position in positions)
+        # VectorBT gives data of a single column without the tuple around it.
+        return found[0] if feature is None and len(found) == 1 else found
+
+    def concat(self, level_name: str = "symbol") -> dict[Any, Any]:
+        """Give every feature across the symbols, by feature; a Series is named by its symbol."""
+        found = {
+            feature: self._across(position, level_name)
+            for position, feature in enumerate(self.features)
+        }
+        if self.single_key:
+            return {feature: one.rename(self.symbols[0]) for feature, one in found.items()}
+        return found
+
+    @property
+    def open(self) -> Any:
+        """Open prices; see `get`."""
+        return self._attribute("Open")
+
+    @property
+    def high(self) -> Any:
+        """Highest prices; see `get`."""
+        return self._attribute("High")
+
+    @property
+    def low(self) -> Any:
+        """Lowest prices; see `get`."""
+        return self._attribute("Low")
+
+    @property
+    def close(self) -> Any:
+        """Close prices; see `get`."""
+        return self._attribute("Close")
+
+    @property
+    def volume(self) -> Any:
+        """Volumes in the base currency; see `get`."""
+        return self._attribute("Volume")
+
+    def plot(self, column: Any = None, base: float | None = None, **kwargs: Any) -> Any:
+        """Plot one column of every symbol; the closes when none is named."""
+        if (
+            column is None
+            and self.wrapper.ndim > 1
+            and position_of(self.features, "Close") is not None
+        ):
+            column = "Close"
+        if column is not None:
+            column = self.features[self._position(column)]
+        return super().plot(column=column, base=base, **kwargs)
+
+    # ------------------------------------------------------------------ files
+
+    def dumps(self, **_kwargs: Any) -> bytes:
+        """Give the object as a pickle of plain types.
+
+        Raises
+        ------
+        DatasetWriteError
+            The object holds something that is not data, such as a client in
+            `download_kwargs`.
+        """
+        return saved.dump(self)
+
+    @classmethod
+    def loads(cls, dumps: bytes, **_kwargs: Any) -> Self:
+        """Read what `dumps` gave, running nothing that the bytes might name.
+
+        Raises
+        ------
+        CorruptDatasetError
+            Anything else.
+        """
+        return cls._of(saved.load(dumps, "the bytes"))
+
+    def save(self, fname: str | os.PathLike[str], **_kwargs: Any) -> None:
+        """Write the object to a file, replacing it whole.
+
+        Parameters
+        ----------
+        fname : path
+            Ending in ``.blosc`` (as in ``candles.pickle.blosc``): compressed.
+
+        Raises
+        ------
+        DatasetWriteError
+            The file could not be written, or as in `dumps`.
+        DatasetTooLargeError
+            2 GiB and more.
+        OptionError
+            The suffix of a compression that is not offered.
+        """
+        saved.save(self, Path(fname))
+
+    @classmethod
+    def load(cls, fname: str | os.PathLike[str], **_kwargs: Any) -> Self:
+        """Read a file of `save`, or of the data directory, running nothing it might name.
+
+        Raises
+        ------
+        CorruptDatasetError
+            Anything else; `path` names it.
+        FileNotFoundError
+            No such file.
+        """
+        path = Path(fname)
+        return cls._of(saved.load(path.read_bytes(), str(path)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For copies and other processes, where the class itself is wanted back.
+        return _revive, (type(self), dict(self.config))
+
+    # ------------------------------------------------------------------ inside
+
+    def _replace(self, **changes: Any) -> Self:
+        changed: Self = self.replace(**changes)
+        return changed
+
+    @classmethod
+    def _of(cls, other: Data, **changes: Any) -> Self:
+        """Give another object's content as this class."""
+        if type(other) is cls and not changes:
+            return other
+        made: Self = other.replace(cls_=cls, **changes)
+        return made
+
+    def _known_symbol(self, name: Any) -> Any:
+        position = position_of(self.symbols, name)
+        if position is None:
+            near = get_close_matches(str(name), [str(s) for s in self.symbols], 3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise UnknownSymbolError(
+                f"the data have no symbol {name!r}{hint}", symbol=name, suggestions=near
+            )
+        return self.symbols[position]
+
+    def _position(self, name: Any) -> int:
+        position = position_of(self.features, name)
+        if position is None:
+            there = ", ".join(map(str, self.features))
+            raise KeyError(f"the data have no feature {name!r}; there are {there}")
+        return position
+
+    def _across(self, position: int, level_name: str = "symbol") -> Any:
+        """Give one feature of all symbols."""
+        columns = [
+            frame if isinstance(frame, pd.Series) else frame.iloc[:, position]
+            for frame in self.data.values()
+        ]
+        if self.single_key:
+            return _unshared(columns[0])
+        names = pd.Index(self.symbols, name=level_name)
+        kinds = {column.dtype for column in columns}
+        if len(kinds) == 1 and isinstance(kinds.pop(), np.dtype):
+            table = np.array([column.to_numpy() for column in columns]).T
+            return pd.DataFrame(table, index=columns[0].index, columns=names, copy=False)
+        return pd.concat(columns, axis=1).set_axis(names, axis=1)
+
+    def _attribute(self, feature: str) -> Any:
+        if position_of(self.features, feature) is None:
+            raise AttributeError(f"the data have no feature {feature!r}")
+        return self.get(feature)
+
+
+def assemble(
+    index: pd.DatetimeIndex,
+    frames: dict[str, pd.DataFrame],
+    timeframe: Timeframe,
+    single: bool,
+    metadata: Mapping[str, Any] | None,
+    fetch_kwargs: Mapping[str, Any] | None,
+) -> Data:
+    """Make the object of frames that are known to fit; see `engine.build`."""
+    wrapper = Wrapper(index, COLUMN_INDEX, 2, freq=_frequency(timeframe))
+    wrapper._metadata = dict(metadata or {})
+    asked = {"timeframe": str(timeframe), **(fetch_kwargs or {})}
+    return Data(wrapper, frames, single_key=single, fetch_kwargs=asked)
+
+
+def _frequency(timeframe: Timeframe) -> pd.Timedelta:
+    # VectorBT knows fixed steps only, and reads pandas' name of a month, 'MS', as a
+    # millisecond; so months and years get their mean length in the Gregorian calendar.
+    if timeframe.unit in ("M", "y"):
+        months = timeframe.count * (12 if timeframe.unit == "y" else 1)
+        return pd.Timedelta(days=365.2425 / 12 * months)
+    return pd.Timedelta(timeframe.typical_ms, "ms")
+
+
+def _with_own_index(value: Any) -> Any:
+    if isinstance(value, pd.Series | pd.DataFrame) and isinstance(value.index, pd.DatetimeIndex):
+        return value.set_axis(value.index.copy(deep=True))
+    return value
+
+
+def _unshared(value: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
+    """Copy what the caller could not write to, because a cache shares its memory."""
+    return value.copy() if is_frozen(value.to_numpy()) else value
+
+
+def _revive(cls: type[Data], config: dict[str, Any]) -> Data:
+    return cls(**config)

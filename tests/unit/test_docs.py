@@ -1,0 +1,73 @@
+"""The documentation is run, so that it cannot drift from the code."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backtester.data
+from backtester.data.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_every_python_block_of_the_readme_runs_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newcomer can paste the README's Python, block by block, with the network unplugged."""
+    monkeypatch.setenv("BACKTESTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("BACKTESTER_STATE_DIR", str(tmp_path / "state"))
+    blocks = python_blocks(ROOT / "README.md")
+    names: dict[str, Any] = {}
+    ran = 0
+    for block in blocks:
+        if "needs the internet" not in block:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # VectorBT's own, on what it computes
+                exec(compile(block, "README.md", "exec"), names)
+            ran += 1
+    assert ran >= 3
+    assert names["data"].symbols == ["BTC/USDT"]
+
+
+def test_docs_cli_is_what_the_command_says() -> None:
+    """docs/cli.md is the command's own help; `make docs` writes it."""
+    page = runpy.run_path(str(ROOT / "docs" / "generate_cli.py"))
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == page["render"]()
+    assert set(page["COMMANDS"]) == {
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback is not None
+    }
+
+
+def test_every_decision_is_in_the_index() -> None:
+    """A decision that nobody can find was not written down."""
+    folder = ROOT / "docs" / "decisions"
+    linked = set(re.findall(r"\((\d{3}-[a-z0-9-]+\.md)\)", (folder / "README.md").read_text()))
+    assert linked == {page.name for page in folder.glob("[0-9]*.md")}
+
+
+@pytest.mark.parametrize("name", backtester.data.__all__)
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    """What the package shows, it explains."""
+    assert getattr(backtester.data, name).__doc__
+
+
+def test_make_lists_its_targets() -> None:
+    """`make` without a target names every target with a line of text."""
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"\.PHONY: (.*)", makefile)
+    assert phony is not None
+    for target in phony[1].split():
+        assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), target
