@@ -159,10 +159,15 @@ def _read_phrase(text: str, now_ms: int) -> int | None:
         return None
     import dateparser
 
+    # What begins like an ISO date must not depend on the clock: see `is_absolute`.
+    absolute = bool(_ISO_START.match(text))
     moment = dateparser.parse(
         text,
         languages=["en"],
         settings={
+            "PARSERS": ["absolute-time"]
+            if absolute
+            else ["timestamp", "relative-time", "absolute-time"],
             "RELATIVE_BASE": _from_ms(now_ms).replace(tzinfo=None),
             "TIMEZONE": "UTC",
             "TO_TIMEZONE": "UTC",

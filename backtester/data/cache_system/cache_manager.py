@@ -69,7 +69,7 @@ _SCHEMA = (
         ) WITHOUT ROWID""",
 )
 _TABLES = ("documents", "inceptions", "failures", "clocks")
-_VOLUMES, _MARKETS, _UNIFIED = "volumes", "markets", "unified"
+_VOLUMES, _MARKETS, _UNIFIED, _LIMITS = "volumes", "markets", "unified", "limits"
 _FROM_DOCUMENT = "FROM documents WHERE exchange = ? AND market_type = ? AND kind = ?"
 _MARKET_FIELDS = tuple(f.name for f in fields(Market))
 
@@ -405,6 +405,23 @@ class CacheManager:
         row = (exchange_id, int(offset_ms), int(when))
         return self._file.write(("REPLACE INTO clocks VALUES (?, ?, ?)", row))
 
+    # ------------------------------------------------------------------ limits
+
+    def get_limits(
+        self, exchange_id: str, market_type: str | MarketType = MarketType.SPOT
+    ) -> list[tuple[int, float]]:
+        """Give the request limits an exchange has stated: (weight, window in seconds) pairs."""
+        return list(self._load(exchange_id, market_type, _LIMITS, math.inf) or [])
+
+    def save_limits(
+        self,
+        exchange_id: str,
+        market_type: str | MarketType,
+        limits: Sequence[tuple[int, float]],
+    ) -> bool:
+        """Keep the request limits an exchange states: (weight, window in seconds) pairs."""
+        return self._save(exchange_id, market_type, {_LIMITS: _encode(list(limits))}, None)
+
     # ------------------------------------------------------------------ documents
 
     def _path(self) -> str:
@@ -504,4 +521,13 @@ def _build_markets(body: dict[str, Any]) -> dict[str, Market] | None:
     return markets
 
 
-_BUILD: dict[str, Callable[[Any], Any]] = {_VOLUMES: dict, _MARKETS: _build_markets, _UNIFIED: list}
+def _build_limits(rows: list[Any]) -> list[tuple[int, float]]:
+    return [(int(weight), float(window_s)) for weight, window_s in rows]
+
+
+_BUILD: dict[str, Callable[[Any], Any]] = {
+    _VOLUMES: dict,
+    _MARKETS: _build_markets,
+    _UNIFIED: list,
+    _LIMITS: _build_limits,
+}

@@ -10,12 +10,17 @@ exchange's API documentation where named; read 2026-11.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from backtester.data.fetching.budget import Limit
 from backtester.data.model import MarketType
 
-__all__ = ["GENERIC", "Capability", "capability_of"]
+__all__ = ["GENERIC", "Capability", "capability_of", "stated_limits"]
+
+_WINDOWS_S = {"SECOND": 1, "MINUTE": 60}
+_LONGEST_WINDOW_S = 300  # the ledger forgets what is older
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,21 @@ _TABLE: dict[tuple[str, MarketType], Capability] = {
     ("binanceusdm", MarketType.SWAP): _BINANCE_USDM,
     ("binanceusdm", MarketType.FUTURE): _BINANCE_USDM,
 }
+
+
+def stated_limits(answer: Any) -> tuple[Limit, ...]:
+    """Read the limits that an answer of the Binance dialect states; empty when it states none.
+
+    Only request weight is read: the limits on the number of raw requests never bind candles.
+    """
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("rateLimits"), list):
+        return ()
+    found = []
+    for entry in answer["rateLimits"]:
+        window_s = _WINDOWS_S.get(entry.get("interval"), 0) * entry.get("intervalNum", 0)
+        if entry.get("rateLimitType") == "REQUEST_WEIGHT" and 0 < window_s <= _LONGEST_WINDOW_S:
+            found.append(Limit(int(entry["limit"]), float(window_s)))
+    return tuple(found)
 
 
 def capability_of(exchange_id: str, market_type: MarketType) -> Capability:

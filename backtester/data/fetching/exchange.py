@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -31,7 +31,7 @@ from backtester.data.errors import (
     UnknownTimeframeError,
 )
 from backtester.data.fetching.budget import Budget, Ledger, Limit, Ticket, default_ledger_path
-from backtester.data.fetching.capabilities import Capability, capability_of
+from backtester.data.fetching.capabilities import Capability, capability_of, stated_limits
 from backtester.data.fetching.faults import HttpAnswer, translate
 from backtester.data.fetching.paging import Ask
 from backtester.data.model import Market, MarketType, Timeframe
@@ -60,6 +60,8 @@ class Exchange:
     config : Mapping
         ccxt constructor settings. ``enableRateLimit: False`` lifts the budget (pauses and bans
         still hold); ``sandboxUrl`` names a running sandbox server.
+    limits : sequence of (int, float)
+        Request limits it has stated earlier, (weight, seconds): they count before the table's.
     on_wait : callable, optional
         Called with (seconds, reason) when the budget makes a request wait.
 
@@ -79,22 +81,26 @@ class Exchange:
         market_type: MarketType,
         config: Mapping[str, Any] | None = None,
         *,
+        limits: Sequence[tuple[int, float]] = (),
         on_wait: Callable[[float, str], None] | None = None,
     ) -> None:
         self.id = exchange_id
         self.market_type = market_type
         self.capability = capability_of(exchange_id, market_type)
         self.requests = 0
+        self.stated_limits: list[tuple[int, float]] = []
+        """What the exchange has stated since this connection was made."""
         settings, sandbox_url = _settings(exchange_id, self.capability, market_type, config)
         self._client: Any = _client_class(exchange_id)(settings)
         if sandbox_url is not None:
             self._client.urls["api"] = _moved(self._client.urls["api"], sandbox_url)
         self._client.exchange = self
+        self._limited = bool(settings.get("enableRateLimit", True))
         self._require_support()
         self.budget = Budget(
             _ledger(),
             _budget_key(self._client, self.capability),
-            self._limits(limited=settings.get("enableRateLimit", True)),
+            self._limits([Limit(*one) for one in limits]),
             exchange=exchange_id,
             on_wait=on_wait or (lambda _seconds, _reason: None),
         )
@@ -271,13 +277,20 @@ class Exchange:
         if not has.get("fetchOHLCV"):
             raise NotServedError(f"{self.id} serves no candles", exchange=self.id)
 
-    def _limits(self, *, limited: bool) -> tuple[Limit, ...]:
-        if not limited:
+    def _limits(self, stated: Sequence[Limit]) -> tuple[Limit, ...]:
+        """Give the limits that hold: those stated, else the table's, else ccxt's pace."""
+        if not self._limited:
             return _UNLIMITED
-        if self.capability.limits:
-            return self.capability.limits
+        if stated or self.capability.limits:
+            return tuple(stated) or self.capability.limits
         per_window = _COST_PARTS * _GENERIC_WINDOW_S * 1000 / self._client.rateLimit
         return (Limit(max(int(per_window), 1), _GENERIC_WINDOW_S),)
+
+    def _heed(self, answer: Any) -> None:
+        """Take over the limits that an answer states."""
+        if self.capability.limits and (stated := stated_limits(answer)):
+            self.stated_limits = [(one.weight, one.window_s) for one in stated]
+            self.budget.limits = self._limits(stated)
 
     def _weight(self, cost: float) -> int:
         scale = self.capability.weight_per_cost if self.capability.limits else _COST_PARTS
@@ -342,6 +355,7 @@ class _Shared:
             # An HTML page, a cut body or none at all: ccxt would make rows of its letters.
             start = " ".join(str(result)[:60].split())
             raise BadResponseError(f"{self.exchange.id} did not answer in JSON: {start!r}")
+        self.exchange._heed(result)
         return result
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from backtester.data.cache_system.cache_manager import CacheManager
@@ -43,8 +44,9 @@ async def _answer(task: Task) -> None:
     def waiting(seconds: float, reason: str) -> None:
         task.on_event(Waiting(key.exchange, seconds, reason))
 
+    limits = task.home.cache.get_limits(key.exchange, key.market_type)
     async with Exchange(
-        key.exchange, key.market_type, request.exchange_config, on_wait=waiting
+        key.exchange, key.market_type, request.exchange_config, limits=limits, on_wait=waiting
     ) as exchange:
         exchange.require_timeframe(key.timeframe)
         now_ms = await _exchange_now(exchange, task.home.cache, task.on_event)
@@ -195,6 +197,8 @@ async def _load_markets(
     markets, unified = await trying(exchange.load_markets, exchange.id, on_event)
     kept = unified if exchange.needs_unified_markets else None
     cache.save_markets(exchange.id, exchange.market_type, markets, kept)
+    if exchange.stated_limits:
+        cache.save_limits(exchange.id, exchange.market_type, exchange.stated_limits)
     return markets
 
 
@@ -248,7 +252,8 @@ def in_thread(work: Coroutine[Any, Any, T]) -> T:
         return done.result()
     except KeyboardInterrupt:
         loop, task = started.result()
-        loop.call_soon_threadsafe(task.cancel)
+        with suppress(RuntimeError):  # the loop may have ended, even by this very interrupt
+            loop.call_soon_threadsafe(task.cancel)
         raise
     finally:
         runner.join()

@@ -26,7 +26,7 @@ import numpy as np
 
 from backtester.data.candles import Candles, overlay
 from backtester.data.errors import BadResponseError
-from backtester.data.model import Interval, Served, Timeframe
+from backtester.data.model import Interval, Served, Timeframe, format_ms
 
 __all__ = [
     "ABSENCE_SETTLE_MS",
@@ -58,7 +58,8 @@ class Ask:
     """One request for candles."""
 
     since: int | None
-    """Open time of the first candle wanted, UTC epoch milliseconds; None asks for the newest."""
+    """Open time of the first candle wanted, UTC epoch milliseconds; None asks for the newest
+    `limit` candles before `until`."""
     until: int | None
     """End of the window, exclusive; None asks for the first `limit` candles from `since` on."""
     limit: int
@@ -103,17 +104,32 @@ Asking = Generator[Ask, Candles, tuple[Candles, list[Finding]]]
 def find_inception(reader: Reader) -> Generator[Ask, Candles, int | None]:
     """Find the market's first candle where the exchange answers such a question.
 
+    All that lies before it will count as not listed, so one answer is not
+    enough: the exchange must also have nothing to show when asked for the
+    newest candle before it.
+
     Returns
     -------
     int or None
         Its open time, UTC epoch milliseconds; None when the market shows no candle.
+
+    Raises
+    ------
+    BadResponseError
+        The two answers contradict each other.
     """
     first = yield Ask(0, None, 1)
     if len(first) == 0:  # an empty answer proves nothing: ask once more
         first = yield Ask(0, None, 1)
-    if len(first):
-        reader.inception = int(first.open_time[0])
-    return reader.inception
+    if len(first) == 0:
+        return None
+    inception = int(first.open_time[0])
+    if inception > 0:
+        earlier = yield Ask(None, inception, 1)
+        if len(earlier):
+            raise BadResponseError(f"a first candle at {format_ms(inception)}, and earlier ones")
+    reader.inception = inception
+    return inception
 
 
 def search_inception(
@@ -178,6 +194,9 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
     """Ask again for what an answer left out, until its absence was shown twice."""
     if len(candles) == reader.timeframe.steps(window):  # whole, as most pages are
         return candles, _silence(window, Served.MARKET, reader, candles)
+    headless = int(candles.open_time[0]) > window.start
+    if headless and reader.from_start and reader.inception is None:
+        yield from find_inception(reader)
     shown = _Shown(window, reader)
     shown.add(window, candles)
     narrow = False
@@ -248,6 +267,7 @@ class _Shown:
     def __init__(self, window: Interval, reader: Reader) -> None:
         self._grid = reader.timeframe.grid(window)
         self._times = np.zeros(len(self._grid), np.int8)
+        self._times[self._grid < (reader.inception or 0)] = _PROOFS
         self._reader = reader
 
     def add(self, asked: Interval, candles: Candles) -> None:

@@ -149,13 +149,14 @@ class Task:
         return gaps
 
     def inception(self, symbol: str) -> int | None:
-        """Give the time before which the symbol is known not to trade, UTC epoch milliseconds."""
+        """Give the open time of the first candle, if the store knows it, UTC epoch milliseconds.
+
+        It is of this timeframe: the first 1m candle may open hours after the first 1d one.
+        """
         for span in self._stored(symbol).coverage:
             if span.served is Served.NOT_LISTED and span.start == 0:
                 return span.end
-        key = self.request.key
-        known = self.home.cache.get_inception(key.exchange, key.market_type, symbol)
-        return None if known is None else key.timeframe.floor(known)
+        return None
 
     # ------------------------------------------------------------------ select
 

@@ -70,9 +70,12 @@ def _encode_key(key: Any, what: str) -> Any:
 
 def _encode_odd(value: Any, what: str) -> dict[str, Any]:
     if isinstance(value, datetime) and value is not pd.NaT:
-        return _tagged("time", index=_encode_index(pd.DatetimeIndex([value]), what))
-    if isinstance(value, timedelta) and value is not pd.NaT:
-        return _tagged("duration", ns=pd.Timedelta(value).value)
+        kind = "stamp" if isinstance(value, pd.Timestamp) else "time"
+        return _tagged(kind, index=_encode_index(pd.DatetimeIndex([value]), what))
+    if isinstance(value, pd.Timedelta):
+        return _tagged("step", ns=value.value)
+    if isinstance(value, timedelta):
+        return _tagged("duration", of=[value.days, value.seconds, value.microseconds])
     if isinstance(value, tzinfo):
         return _tagged("zone", zone=_encode_zone(value, what))
     if isinstance(value, pd.tseries.offsets.BaseOffset):
@@ -203,8 +206,10 @@ def _decode_zone(zone: str | float) -> tzinfo:
 
 _DECODERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "by_symbol": _decode_by_symbol,
-    "time": lambda value: _decode_index(value["index"])[0],
-    "duration": lambda value: pd.Timedelta(value["ns"], "ns"),
+    "stamp": lambda value: _decode_index(value["index"])[0],
+    "time": lambda value: _decode_index(value["index"])[0].to_pydatetime(),
+    "step": lambda value: pd.Timedelta(value["ns"], "ns"),
+    "duration": lambda value: timedelta(*value["of"]),
     "zone": lambda value: _decode_zone(value["zone"]),
     "frequency": lambda value: pd.tseries.frequencies.to_offset(value["name"]),
     "index": _decode_index,

@@ -20,9 +20,9 @@ from vectorbt.utils.decorators import class_or_instancemethod
 from backtester.data.errors import NoSymbolsError, UnknownSymbolError
 from backtester.data.model import Timeframe
 from backtester.data.vbt_adapter import asking, merging, saved
-from backtester.data.vbt_adapter.frames import COLUMN_INDEX, is_frozen, own_rows, position_of
+from backtester.data.vbt_adapter.frames import COLUMN_INDEX, own_rows, position_of
 from backtester.data.vbt_adapter.resampling import resampled, timeframe_of
-from backtester.data.vbt_adapter.wrapper import Wrapper
+from backtester.data.vbt_adapter.wrapper import Wrapper, before_pandas_4
 
 if TYPE_CHECKING:
     import os
@@ -95,7 +95,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         if not data:
             raise NoSymbolsError("no symbols to make data of")
         own = {symbol: _with_own_index(value) for symbol, value in data.items()}
-        made: Self = super().from_data(own, *args, **kwargs)
+        with before_pandas_4():
+            made: Self = super().from_data(own, *args, **kwargs)
         return made
 
     # ------------------------------------------------------------------ asking
@@ -163,7 +164,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         """
         if type(self).update_symbol is not _OpenData.update_symbol:
             extra = kwargs if end is None else {**kwargs, "end": end}
-            updated: Self = super().update(**extra)
+            with before_pandas_4():
+                updated: Self = super().update(**extra)
             return updated
         answers = [self._of(one) for one in asking.ask_on(self, end, kwargs)]
         together: Self = merging.merged([self, *answers], type(self))
@@ -338,14 +340,15 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         if symbol is not None:
             label = symbol if isinstance(symbol, list) else self._known_symbol(symbol)
             return self.select(label).get(feature, **kwargs)
+        # Always one's own: a cache shares the memory of `data`, which refuses writes.
         if feature is None and len(self.symbols) == 1:
-            return _unshared(self.data[self.symbols[0]])
+            return self.data[self.symbols[0]].copy()
         names = self.features if feature is None else feature
         if not isinstance(names, list):
             return self._across(self._position(names), **kwargs)
         positions = [self._position(name) for name in names]
         if self.single_key:
-            return _unshared(self.data[self.symbols[0]].iloc[:, positions])
+            return self.data[self.symbols[0]].iloc[:, positions].copy()
         found = tuple(self._across(position, **kwargs) for position in positions)
         # VectorBT gives data of a single column without the tuple around it.
         return found[0] if feature is None and len(found) == 1 else found
@@ -460,6 +463,10 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     # ------------------------------------------------------------------ inside
 
+    def replace(self, **changes: Any) -> Any:
+        """Give a changed copy; a note made on its wrapper later is not made on this one's."""
+        return super().replace(**{"wrapper": self.wrapper.apart(), **changes})
+
     def _replace(self, **changes: Any) -> Self:
         changed: Self = self.replace(**changes)
         return changed
@@ -496,7 +503,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             for frame in self.data.values()
         ]
         if self.single_key:
-            return _unshared(columns[0])
+            return columns[0].copy()
         names = pd.Index(self.symbols, name=level_name)
         kinds = {column.dtype for column in columns}
         if len(kinds) == 1 and isinstance(kinds.pop(), np.dtype):
@@ -538,11 +545,6 @@ def _with_own_index(value: Any) -> Any:
     if isinstance(value, pd.Series | pd.DataFrame) and isinstance(value.index, pd.DatetimeIndex):
         return value.set_axis(value.index.copy(deep=True))
     return value
-
-
-def _unshared(value: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
-    """Copy what the caller could not write to, because a cache shares its memory."""
-    return value.copy() if is_frozen(value.to_numpy()) else value
 
 
 def _revive(cls: type[Data], config: dict[str, Any]) -> Data:

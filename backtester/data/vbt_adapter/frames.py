@@ -217,7 +217,7 @@ def _candles(frame: Any, times: NDArray[np.int64], symbol: Any) -> Candles:
 
 
 def _positions(frame: Any, symbol: Any) -> list[int]:
-    names = list(frame.columns) if isinstance(frame, pd.DataFrame) else []
+    names = list(frame.columns) if isinstance(frame, pd.DataFrame) else [frame.name]
     positions = [position_of(names, name) for name in COLUMNS]
     if None in positions:
         lacking = ", ".join(n for n, p in zip(COLUMNS, positions, strict=True) if p is None)

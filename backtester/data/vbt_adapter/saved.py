@@ -175,7 +175,11 @@ def restore(payload: Mapping[str, Any], source: str) -> Data:
         wrapper = Wrapper(index, columns, view["ndim"], **decode(view["wrapper"]))
         wrapper._metadata = decode(payload["metadata"])
         data = _frames(payload, index, columns, source)
-        if not data or any(frame.shape != wrapper.shape for frame in data.values()):
+        if (
+            view["ndim"] not in (1, 2)
+            or not data
+            or any(frame.shape != wrapper.shape for frame in data.values())
+        ):
             raise ValueError("its frames are of another shape than its index and columns")
         return Data(wrapper, data, **decode(view["options"]))
     except _MISFITS as error:

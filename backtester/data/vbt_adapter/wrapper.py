@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import RLock
 from typing import Any
 
 from vectorbt.base.array_wrapper import ArrayWrapper
 
-__all__ = ["Wrapper"]
+__all__ = ["Wrapper", "before_pandas_4"]
 
 _lock = RLock()
 
@@ -45,6 +48,12 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
         return own
 
     @property
+    def freq(self) -> Any:
+        """The step of the index; where none was given, what pandas infers."""
+        with before_pandas_4():
+            return super().freq
+
+    @property
     def writeable_attrs(self) -> set[str]:
         """Name what VectorBT copies and saves beside the arguments."""
         return {"_metadata"}
@@ -55,8 +64,27 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
         other._metadata = dict(other._metadata)
         return other
 
+    def apart(self) -> Wrapper:
+        """Give an equal wrapper to note things on."""
+        other = Wrapper(**self.config)
+        other._metadata = dict(self._metadata)
+        return other
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (dict(self.config), self._metadata)
+
+
+@contextmanager
+def before_pandas_4() -> Iterator[None]:
+    """Silence what pandas 3 tells VectorBT 1.2.0 about pandas 4 wherever an index has a step.
+
+    VectorBT expects `inferred_freq` to be a string and steps to be instances of
+    `DateOffset`. Both will change; whoever uses VectorBT can do nothing about it.
+    """
+    with warnings.catch_warnings():
+        for told in (".*inferred_freq", r"isinstance\(obj, DateOffset\)"):
+            warnings.filterwarnings("ignore", told, DeprecationWarning)
+        yield
 
 
 def _restore(config: dict[str, Any], metadata: dict[str, Any]) -> Wrapper:
