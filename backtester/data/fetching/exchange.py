@@ -105,6 +105,8 @@ class Exchange:
             on_wait=on_wait or (lambda _seconds, _reason: None),
         )
         self._client.enableRateLimit = True  # our own `throttle` decides
+        # ccxt waits a quarter of a second for connections that aiohttp 3.12 closes by itself.
+        self._client.timeout_on_exit = 0
 
     async def __aenter__(self) -> Exchange:
         return self
