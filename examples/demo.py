@@ -91,7 +91,9 @@ def main() -> None:
         data = show_fetch(data_dir)
         show_vectorbt(data)
         show_storage(data_dir)
-    console.print(f"\nDone in {time.perf_counter() - begun:.1f} s. Next: make test, README.md")
+    console.print(
+        f"\nDone in {time.perf_counter() - begun:.1f} s, imports apart. Next: make test, README.md"
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ ConfigFile = Annotated[
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Detailed logs, and tracebacks.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One line, and errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The account as JSON, for machines.")]
 
 
@@ -266,18 +266,18 @@ class _Output:
         rendering.error(message)
         raise typer.Exit(EXIT_USAGE)
 
-    def show(self, account: Mapping[str, Any], table: Callable[[Mapping[str, Any]], None]) -> None:
-        """Print an account: as JSON, or as a table unless quiet."""
+    def show(self, account: Mapping[str, Any], render: Callable[[Mapping[str, Any]], None]) -> None:
+        """Print an account: as JSON, or for people."""
         if self.as_json:
             typer.echo(json.dumps(account))
-        elif not self.quiet:
-            table(account)
+        else:
+            render(account)
 
     def _report(self, error: DataError) -> None:
         if self.as_json:
-            failures = getattr(error, "failures", {})
-            described = {name: _described(one) for name, one in failures.items()}
-            typer.echo(json.dumps({"error": _described(error), "failures": described}))
+            described = {"error": type(error).__name__, "message": str(error)}
+            account = getattr(error, "account", {"failures": {}})
+            typer.echo(json.dumps({"error": described, **account}))
         rendering.error(str(error))
         if self.verbose:
             import traceback
@@ -285,10 +285,6 @@ class _Output:
             traceback.print_exception(error)
         usage = isinstance(error, RequestError) and not isinstance(error, UnknownSymbolError)
         raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILED) from None
-
-
-def _described(error: BaseException) -> dict[str, str]:
-    return {"error": type(error).__name__, "message": str(error)}
 
 
 def _require_one(
@@ -312,7 +308,9 @@ def _run(output: _Output, work: Callable[[Any], FetchResult]) -> None:
     """Run a fetch under a progress display, print its account, and exit by how it went."""
     with rendering.progress(shown=not (output.quiet or output.as_json)) as on_event:
         result = work(on_event)
-    output.show(result.account(), rendering.print_account)
+    output.show(
+        result.account(), rendering.print_total if output.quiet else rendering.print_account
+    )
     if not result.complete:
         raise typer.Exit(EXIT_FAILED)
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     from backtester.data.events import Event
 
-__all__ = ["error", "print_account", "print_summary", "progress", "set_up_logging"]
+__all__ = [
+    "error",
+    "print_account",
+    "print_summary",
+    "print_total",
+    "progress",
+    "set_up_logging",
+]
 
 _MARKS = {
     logging.DEBUG: ("🔍", "debug:"),
@@ -67,10 +74,15 @@ def print_account(account: Mapping[str, Any]) -> None:
     for name, failure in account["failures"].items():
         table.add_row(name, "failed", "", "", failure["message"])
     console.print(table)
+    print_total(account)
+
+
+def print_total(account: Mapping[str, Any]) -> None:
+    """Print what a fetch brought, in one line."""
     total = sum(one["candles"] for one in account["symbols"].values())
     count = account["requests"]
     source = "all from the store, 0 requests" if count == 0 else f"{count:,} requests"
-    console.print(
+    _console(sys.stdout).print(
         f"{account['exchange']} {account['market_type']} {account['timeframe']}: "
         f"{total:,} candles of {len(account['symbols'])} symbols in "
         f"{_duration(account['seconds'])}, {source}",

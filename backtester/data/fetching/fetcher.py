@@ -151,8 +151,7 @@ class Fetcher:
             self._fail(job, error)
             return
         if inception is None:
-            what = f"{self._exchange.id} shows no {self._timeframe} candle of {job.symbol}"
-            self._fail(job, NotServedError(what, symbol=job.symbol))
+            self._fail(job, self._no_candle(job))
 
     def _plan(self, jobs: list[SeriesJob]) -> FetchPlanned:
         """Say what the pages of all jobs will cost."""
@@ -186,6 +185,13 @@ class Fetcher:
         except DataError as error:
             self._fail(job, error)
             return
+        if self._exchange.capability.from_start and any(
+            finding.served is Served.NOT_SERVED for finding in findings
+        ):
+            # A listed market that shows no candle anywhere: a fault, or it has yet to open. Kept
+            # as coverage, it would never be asked for again.
+            self._fail(job, self._no_candle(job))
+            return
         self._learn(job, candles, findings)
         self._on_event(PageFetched(job.symbol, page.interval, len(candles)))
 
@@ -198,6 +204,10 @@ class Fetcher:
                 job.silences.append(finding.interval)
             job.answers.append(answer)
             self._keep(answer)
+
+    def _no_candle(self, job: SeriesJob) -> NotServedError:
+        what = f"{self._exchange.id} shows no {self._timeframe} candle of {job.symbol}"
+        return NotServedError(what, exchange=self._exchange.id, symbol=job.symbol)
 
     def _fail(self, job: SeriesJob, error: DataError) -> None:
         if job.error is None:

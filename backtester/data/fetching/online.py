@@ -101,16 +101,19 @@ def _note(task: Task, job: SeriesJob) -> None:
 
 async def _add_forming(task: Task, exchange: Exchange, markets: dict[str, Market]) -> None:
     """Ask for the forming candle of every symbol that has not failed."""
+    open_time = task.request.forming(task.result.as_of_ms)
+    if open_time is None:
+        return
     timeframe = task.request.key.timeframe
-    assert task.result.interval is not None
-    if task.result.interval.end < timeframe.floor(task.result.as_of_ms):
-        return  # the question ends before the present
     fetcher = Fetcher(exchange, timeframe, lambda _answer: None, task.on_event)
     for name, symbol in task.names.items():
-        if name not in task.result.failures:
-            task.result.forming[name] = await fetcher.forming(
-                markets[symbol], timeframe.floor(task.result.as_of_ms)
-            )
+        if name in task.result.failures:
+            continue
+        try:
+            task.result.forming[name] = await fetcher.forming(markets[symbol], open_time)
+        except DataError as error:
+            task.result.failures[name] = error
+            task.on_event(SymbolFailed(name, str(error)))
     task.result.requests = exchange.requests
 
 

@@ -155,18 +155,49 @@ def search_inception(
     """
     found: int | None = None
     for rung in ladder:
-        since = rung.floor(_FIRST_MARKET_MS if found is None else found)
-        for _ in range(_MOST_WINDOWS):
-            if since > reader.now_ms:
-                break
-            until = rung.next(since, page_size)
-            candles = yield Ask(since, until, page_size, rung)
-            if len(candles):
-                found = max(int(candles.open_time[0]), found or 0)
-                break
-            since = until
+        floor = rung.floor(_FIRST_MARKET_MS if found is None else found)
+        shown = yield from _first_shown(rung, floor, page_size, reader.now_ms)
+        if shown is not None:
+            found = max((yield from _first_before(rung, floor, page_size, shown)), found or 0)
     reader.inception = found
     return found
+
+
+def _first_shown(
+    rung: Timeframe, floor: int, page_size: int, now_ms: int
+) -> Generator[Ask, Candles, int | None]:
+    """Go forward by windows to the first that shows a candle."""
+    since = floor
+    for _ in range(_MOST_WINDOWS):
+        if since > now_ms:
+            break
+        until = rung.next(since, page_size)
+        candles = yield Ask(since, until, page_size, rung)
+        if len(candles) == 0 and until > now_ms:  # the last one: ask once more
+            candles = yield Ask(since, until, page_size, rung)
+        if len(candles):
+            return int(candles.open_time[0])
+        since = until
+    return None
+
+
+def _first_before(
+    rung: Timeframe, floor: int, page_size: int, shown: int
+) -> Generator[Ask, Candles, int]:
+    """Go back from a candle while there are earlier ones.
+
+    The page that showed it may have been cut at its start, and the empty
+    answer before it a fault.
+    """
+    for _ in range(_MOST_ASKS):
+        since = max(rung.next(shown, -page_size), floor)
+        if since >= shown:
+            return shown
+        earlier = yield Ask(since, shown, rung.steps(Interval(since, shown)), rung)
+        if len(earlier) == 0:
+            return shown
+        shown = int(earlier.open_time[0])
+    raise BadResponseError(f"the exchange's answers before {format_ms(shown)} do not settle")
 
 
 def read_window(window: Interval, reader: Reader) -> Asking:
@@ -205,13 +236,26 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
         if doubtful is None:
             return candles, _silence(window, Served.MARKET, reader, candles)
         again = yield Ask(doubtful.start, doubtful.end, reader.timeframe.steps(doubtful))
-        known = candles.within(doubtful).open_time
-        if reader.from_start and not np.isin(known, again.open_time).all():
-            raise BadResponseError(f"an answer for {doubtful} left out candles shown before")
-        shown.add(doubtful, again)
+        spoken = _spoken(doubtful, candles, again) if reader.from_start else doubtful
         before, candles = len(candles), overlay(candles, again)
+        shown.add(spoken, again, more=len(candles) > before)
         narrow = not reader.from_start and len(candles) == before
     raise BadResponseError(f"the exchange's answers for {window} do not settle")
+
+
+def _spoken(asked: Interval, before: Candles, again: Candles) -> Interval:
+    """Give how much of what was asked an answer speaks for: less where its page was cut.
+
+    Raises
+    ------
+    BadResponseError
+        It lacks a candle shown before, though it has later ones, or none.
+    """
+    known = before.within(asked).open_time
+    end = int(again.open_time[-1]) + 1 if len(again) else asked.end
+    if not np.isin(known[known < end], again.open_time).all():
+        raise BadResponseError(f"an answer for {asked} left out candles shown before")
+    return Interval(asked.start, end if (known >= end).any() else asked.end)
 
 
 def _explain_empty(window: Interval, reader: Reader) -> Asking:
@@ -270,31 +314,40 @@ class _Shown:
         self._times[self._grid < (reader.inception or 0)] = _PROOFS
         self._reader = reader
 
-    def add(self, asked: Interval, candles: Candles) -> None:
+    def add(self, asked: Interval, candles: Candles, *, more: bool = False) -> None:
         """Count an answer for all that it speaks for.
 
         That is everything asked where the exchange honours windows, and
         otherwise what lies between its first and last candle: the rest may have
-        been cut off. An empty answer speaks for all that was asked.
+        been cut off. An empty answer speaks for all that was asked. One that
+        shows `more` than those before takes their word for the rest away: their
+        pages were cut, too.
         """
         start, end = asked.start, asked.end
         if len(candles) and not self._reader.from_start:
             start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + 1
         first, last = np.searchsorted(self._grid, (start, end))
-        self._times[first:last] += 1
+        times = self._times[first:last]
+        if more and self._reader.from_start:
+            times[times < _PROOFS] = 0
+        times += 1
 
     def doubtful(self, candles: Candles, *, narrow: bool) -> Interval | None:
         """Give where to ask again: a stretch around what is neither there nor proven absent.
 
         Where windows are honoured it is the hull of all doubtful times and one
         candle further on either side, so that an honest answer has something to
-        show. Elsewhere it has no margin, and `narrow` gives the first doubtful
-        run alone: a smaller window is what gets past a smaller page.
+        show; but first what lies behind the last candle, where a page may have
+        been cut. Elsewhere it has no margin, and `narrow` gives the first
+        doubtful run alone: a smaller window is what gets past a smaller page.
         """
         absent = ~np.isin(self._grid, candles.open_time)
         doubtful = np.flatnonzero(absent & (self._times < _PROOFS))
         if len(doubtful) == 0:
             return None
+        behind = doubtful[self._grid[doubtful] > candles.open_time[-1]]
+        if self._reader.from_start and len(behind):
+            doubtful = behind
         if narrow:
             breaks = np.flatnonzero(np.diff(doubtful) != 1)
             doubtful = doubtful[: breaks[0] + 1] if len(breaks) else doubtful

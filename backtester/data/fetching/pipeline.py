@@ -208,7 +208,7 @@ class Task:
             self.on_event(CandlesRevised(name, len(revised)))
             _log.warning("%s %s: the exchange revised %d stored candles", key, name, len(revised))
         if result.failures and not result.series:
-            raise _all_failed(result)
+            raise _all_failed(result) from next(iter(result.failures.values()))
         if result.failures:
             _warn(
                 f"{len(result.failures)} of {len(self.request.symbols)} symbols failed: "
@@ -230,18 +230,20 @@ def _storage_sentence(error: StorageError) -> str:
 
 
 def _all_failed(result: FetchResult) -> DataError:
-    """Give the one error of a request that brought nothing: its own kind, if there is only one."""
+    """Give the one error of a request that brought nothing: its own kind, if there is only one.
+
+    It carries the account, since there is no result to ask for it.
+    """
     errors = list(result.failures.values())
-    if len(errors) == 1:
-        return errors[0]
-    listed = "; ".join(f"{name}: {error}" for name, error in result.failures.items())
+    message = str(errors[0])
+    if len(errors) > 1:
+        listed = "; ".join(f"{name}: {error}" for name, error in result.failures.items())
+        message = f"all {len(errors)} symbols failed: {listed}"
     kinds = {type(error) for error in errors}
     kind = kinds.pop() if len(kinds) == 1 else NothingFetchedError
     facts = {**errors[0].facts} if kind is not NothingFetchedError else {}
-    return kind(
-        f"all {len(errors)} symbols failed: {listed}",
-        **{**facts, "failures": dict(result.failures)},
-    )
+    told = {"failures": dict(result.failures), "account": result.account()}
+    return kind(message, **{**facts, **told})
 
 
 def _warn(message: str) -> None:

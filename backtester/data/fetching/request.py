@@ -62,7 +62,7 @@ class FetchRequest:
             The start is not before the end, or no closed candle opens between them.
         """
         timeframe = self.key.timeframe
-        end = now_ms if self.end is None else parse_date(self.end, now_ms=now_ms, param="end_date")
+        end = self._end(now_ms)
         if end > now_ms + _DAY_MS:
             raise _future("end_date", end, now_ms)
         grid_end = min(timeframe.ceil(end), closed_end(timeframe, now_ms, SETTLE_MS))
@@ -88,6 +88,20 @@ class FetchRequest:
                 end=end,
             )
         return Interval(timeframe.ceil(start), grid_end)
+
+    def forming(self, now_ms: int) -> int | None:
+        """Give the open time of the candle asked for that has not closed, UTC epoch milliseconds.
+
+        In the moment in which one candle settles and the next begins, that is the earlier one,
+        so that there is no gap. None when the question ends before it.
+        """
+        open_time = closed_end(self.key.timeframe, now_ms, SETTLE_MS)
+        return open_time if self._end(now_ms) > open_time else None
+
+    def _end(self, now_ms: int) -> int:
+        if self.end is None:
+            return now_ms
+        return parse_date(self.end, now_ms=now_ms, param="end_date")
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ from typing import Any
 
 import orjson
 
-from backtester.data.candles import COLUMNS, Answer, Series
+from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import DatasetKey
 from backtester.data.storage import files, journal, plain
@@ -264,17 +264,7 @@ def _encode(dataset: Dataset, log: journal.Journal) -> list[bytes]:
         "market_type": key.market_type.value,
         "timeframe": str(key.timeframe),
     }
-    chunk = plain.pack(
-        {
-            "format": plain.FORMAT,
-            "kind": "dataset",
-            **identity,
-            "columns": list(COLUMNS),
-            "metadata": dict(dataset.metadata),
-            "series": {s: plain.series_to_plain(one) for s, one in dataset.series.items()},
-            "view": None,
-        }
-    )
+    chunk = plain.pack(plain.dataset_payload(dataset.series, dataset.metadata, **identity))
     symbols = {
         symbol: [one.candles, one.first_ms, one.last_ms]
         for symbol, one in summarise(dataset.series).items()
@@ -303,8 +293,7 @@ def _decode(data: memoryview, key: DatasetKey, path: Path) -> _Base:
     if len(chunk) != footer["chunk_bytes"] or zlib.crc32(chunk) != footer["chunk_crc32"]:
         raise _corrupt(path, "its contents do not match its checksum")
     payload = plain.unpack(chunk, str(path))
-    series = {s: plain.series_from_plain(one, str(path)) for s, one in payload["series"].items()}
-    dataset = Dataset(key, series, payload["metadata"])
+    dataset = Dataset(key, plain.series_of(payload, str(path)), payload["metadata"])
     return _Base(dataset, footer["journal"], footer["journal_bytes"])
 
 

@@ -1,9 +1,10 @@
 """The one place that knows VectorBT: candles to Data objects and back.
 
 `build` makes a Data object of candle tables, `tables_of` makes candle tables of any
-Data object, `rebuild` restores a saved one, `Data` is open-source VectorBT's class
-with the verbs VectorBT users know, and `namespace` is what ``from backtester import
-vbt`` gives. Which VectorBT is there is decided in `engine`.
+Data object and `metadata_of` gives what is noted on it, `rebuild` restores a saved
+one, `Data` is open-source VectorBT's class with the verbs VectorBT users know, and
+`namespace` is what ``from backtester import vbt`` gives. Which VectorBT is there is
+decided in `engine`.
 
 Importing this package imports none: VectorBT takes seconds, so it waits until one of
 these names needs it.
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from backtester.data.vbt_adapter.data import Data
     from backtester.data.vbt_adapter.engine import build, namespace, rebuild
-    from backtester.data.vbt_adapter.frames import tables_of
+    from backtester.data.vbt_adapter.frames import metadata_of, tables_of
 
-__all__ = ["Data", "build", "namespace", "rebuild", "tables_of"]
+__all__ = ["Data", "build", "metadata_of", "namespace", "rebuild", "tables_of"]
 
 _HOMES = {
     "Data": "data",
     "build": "engine",
+    "metadata_of": "frames",
     "namespace": "engine",
     "rebuild": "engine",
     "tables_of": "frames",

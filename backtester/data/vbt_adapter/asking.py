@@ -26,6 +26,8 @@ _KNOWN = (
     "use_cache",
     "exchange_config",
     "data_dir",
+    "include_forming",
+    "on_event",
 )
 
 

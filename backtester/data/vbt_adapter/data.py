@@ -7,6 +7,7 @@ other by this package's pipeline.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Hashable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -113,15 +114,15 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         timeframe : str, optional
         start, start_date, end, end_date : optional
             The start is inclusive, the end exclusive; anything `fetch_data` reads as a date.
-        market_type, use_cache, exchange_config, data_dir : optional
-            As for `fetch_data`. All of it is kept in `fetch_kwargs` for `update`.
+        market_type, use_cache, exchange_config, data_dir, include_forming, on_event : optional
+            As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`.
 
         Raises
         ------
         DataError
             Whatever `fetch_data` raises.
         """
-        if cls.download_symbol.__func__ is not _OpenData.download_symbol.__func__:
+        if _is_own(cls, "download_symbol"):
             pulled: Self = super().download(symbols, **kwargs)
             # As in VectorBT: what can be a dictionary's key is one symbol.
             return pulled._replace(single_key=isinstance(symbols, Hashable))
@@ -129,6 +130,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         single = isinstance(symbols, str)
         answer = asking.ask(symbols if single else list(symbols), **asked)
         known = {**answer.fetch_kwargs, **asked}
+        known.pop("on_event", None)  # of this one question
         return cls._of(answer, single_key=single, fetch_kwargs=known)
 
     @classmethod
@@ -162,7 +164,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             Whatever `fetch_data` raises, when no symbol could be updated. When only some
             could not, a warning names them and they stay as they are.
         """
-        if type(self).update_symbol is not _OpenData.update_symbol:
+        if _is_own(type(self), "update_symbol"):
             extra = kwargs if end is None else {**kwargs, "end": end}
             with before_pandas_4():
                 updated: Self = super().update(**extra)
@@ -180,7 +182,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
     @class_or_instancemethod  # type: ignore[untyped-decorator]
     def merge(
         self_or_cls: Any,  # noqa: N805  # called on the class or on an object
-        *datas: Any,
+        *objects: Any,
         missing_index: str | None = None,
         missing_columns: str | None = None,
     ) -> Any:
@@ -191,7 +193,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
         Parameters
         ----------
-        *datas : Data
+        *objects : Data
             Or a single list of them.
         missing_index : {'nan', 'drop', 'raise'}, optional
             What becomes of times that not every symbol has: rows of NaN (the default),
@@ -212,11 +214,11 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             As asked for by the two options.
         """
         cls = self_or_cls if isinstance(self_or_cls, type) else type(self_or_cls)
-        if len(datas) == 1 and isinstance(datas[0], list | tuple):
-            datas = tuple(datas[0])
+        if len(objects) == 1 and isinstance(objects[0], list | tuple):
+            objects = tuple(objects[0])
         if cls is not self_or_cls:
-            datas = (self_or_cls, *datas)
-        return merging.merged(datas, Data, missing_index, missing_columns)
+            objects = (self_or_cls, *objects)
+        return merging.merged(objects, Data, missing_index, missing_columns)
 
     def select(self, symbols: Any) -> Self:
         """Give the object of some of the symbols, in the order named.
@@ -430,7 +432,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         Parameters
         ----------
         fname : path
-            Ending in ``.blosc`` (as in ``candles.pickle.blosc``): compressed.
+            Ending in ``.blosc`` (as in ``candles.pickle.blosc``): compressed. What belongs to
+            this machine or its user is not written: the data directory, keys and passwords.
 
         Raises
         ------
@@ -539,6 +542,11 @@ def _frequency(timeframe: Timeframe) -> pd.Timedelta:
         months = timeframe.count * (12 if timeframe.unit == "y" else 1)
         return pd.Timedelta(days=365.2425 / 12 * months)
     return pd.Timedelta(timeframe.typical_ms, "ms")
+
+
+def _is_own(cls: type[Data], method: str) -> bool:
+    """Tell whether a class brings a method that VectorBT leaves to its users."""
+    return inspect.getattr_static(cls, method) is not inspect.getattr_static(_OpenData, method)
 
 
 def _with_own_index(value: Any) -> Any:

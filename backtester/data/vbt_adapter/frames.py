@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMN_INDEX",
     "frames_of",
-    "is_frozen",
+    "metadata_of",
     "own_rows",
     "position_of",
     "spread",
@@ -155,6 +155,12 @@ def tables_of(data: Any, timeframe: Timeframe | str | None = None) -> dict[str, 
     return tables
 
 
+def metadata_of(data: Any) -> dict[str, Any]:
+    """Give a copy of what a Data object keeps in ``wrapper._metadata``; {} where it keeps none."""
+    notes = getattr(getattr(data, "wrapper", None), "_metadata", None)
+    return dict(notes) if isinstance(notes, Mapping) else {}
+
+
 def _frames_by_symbol(data: Any) -> Mapping[Any, Any]:
     frames = data if isinstance(data, Mapping) else getattr(data, "data", None)
     if not isinstance(frames, Mapping):
@@ -213,7 +219,7 @@ def _candles(frame: Any, times: NDArray[np.int64], symbol: Any) -> Candles:
         times, values = times[order], values[order]
         _reject(times[1:], times[1:] == times[:-1], symbol, "there twice")
     # Whoever can write to the frame must not be able to change the candles.
-    return Candles(times, values if is_frozen(values) else values.copy(order="K"))
+    return Candles(times, values if _is_frozen(values) else values.copy(order="K"))
 
 
 def _positions(frame: Any, symbol: Any) -> list[int]:
@@ -242,7 +248,7 @@ def position_of(names: list[Any], name: Any) -> int | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def is_frozen(values: NDArray[np.float64]) -> bool:
+def _is_frozen(values: NDArray[np.float64]) -> bool:
     """Tell whether nobody can write to the memory below an array."""
     below: Any = values
     while isinstance(below, np.ndarray):

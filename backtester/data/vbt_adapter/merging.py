@@ -12,31 +12,33 @@ from vectorbt.data.base import symbol_dict
 
 from backtester.data.errors import OptionError
 from backtester.data.model import Timeframe
-from backtester.data.vbt_adapter.frames import own_rows
+from backtester.data.vbt_adapter.frames import metadata_of, own_rows
 from backtester.data.vbt_adapter.wrapper import Wrapper
 
 __all__ = ["common_class", "merged"]
 
 _CHOICES = ("nan", "drop", "raise")
+_ACCOUNTS = ("failures", "forming")
+"""Notes of the pipeline about one answer: what it is silent about has passed."""
 
 
-def common_class(datas: Sequence[Any], least: type) -> type:
+def common_class(objects: Sequence[Any], least: type) -> type:
     """Give the most specific class that all are instances of, and `least` where that is none."""
-    common = next(c for c in type(datas[0]).__mro__ if all(isinstance(d, c) for d in datas))
+    common = next(c for c in type(objects[0]).__mro__ if all(isinstance(d, c) for d in objects))
     return common if issubclass(common, least) else least
 
 
 def merged(
-    datas: Sequence[Any],
+    objects: Sequence[Any],
     least: type,
     missing_index: str | None = None,
     missing_columns: str | None = None,
 ) -> Any:
     """Merge objects into one of their common class; see `Data.merge`."""
-    _check(datas, missing_index, missing_columns)
-    cls = common_class(datas, least)
-    template: Any = next((data for data in datas if type(data) is cls), datas[0])
-    pieces = _pieces(datas)
+    _check(objects, missing_index, missing_columns)
+    cls = common_class(objects, least)
+    template: Any = next((data for data in objects if type(data) is cls), objects[0])
+    pieces = _pieces(objects)
     columns = _columns(pieces, missing_columns or "raise")
     if columns is not None:
         pieces = {
@@ -44,28 +46,28 @@ def merged(
             for symbol, parts in pieces.items()
         }
     combined = {symbol: reduce(_over, parts) for symbol, parts in pieces.items()}
-    index = _index(combined, missing_index or "nan").rename(datas[0].wrapper.index.name)
+    index = _index(combined, missing_index or "nan").rename(objects[0].wrapper.index.name)
     data = {symbol: _on(piece, index) for symbol, piece in combined.items()}
     return template.replace(
         cls_=cls,
-        wrapper=_wrapper(datas, template, next(iter(data.values()))),
+        wrapper=_wrapper(objects, template, next(iter(data.values()))),
         data=data,
-        single_key=all(getattr(d, "single_key", len(d.symbols) == 1) for d in datas),
-        fetch_kwargs=_options(datas, "fetch_kwargs"),
-        download_kwargs=_options(datas, "download_kwargs"),
+        single_key=all(getattr(d, "single_key", len(d.symbols) == 1) for d in objects),
+        fetch_kwargs=_options(objects, "fetch_kwargs"),
+        download_kwargs=_options(objects, "download_kwargs"),
     )
 
 
-def _check(datas: Sequence[Any], *choices: str | None) -> None:
-    if not datas:
+def _check(objects: Sequence[Any], *choices: str | None) -> None:
+    if not objects:
         raise OptionError("nothing to merge")
-    for data in datas:
+    for data in objects:
         if not isinstance(data, _OpenData):
             raise OptionError(f"cannot merge a {type(data).__name__}; only VectorBT data")
     for choice in choices:
         if choice not in (None, *_CHOICES):
             raise OptionError(f"unknown choice {choice!r}; use one of {', '.join(_CHOICES)}")
-    asked = [getattr(data, "fetch_kwargs", {}).get("timeframe") for data in datas]
+    asked = [getattr(data, "fetch_kwargs", {}).get("timeframe") for data in objects]
     timeframes = {Timeframe.parse(one) for one in asked if isinstance(one, str)}
     if len(timeframes) > 1:
         raise OptionError(
@@ -73,12 +75,12 @@ def _check(datas: Sequence[Any], *choices: str | None) -> None:
         )
 
 
-def _pieces(datas: Sequence[Any]) -> dict[Any, list[Any]]:
+def _pieces(objects: Sequence[Any]) -> dict[Any, list[Any]]:
     """List the frames of each symbol, in the order of the objects, all in one time zone."""
-    zones = [getattr(data.wrapper.index, "tz", None) for data in datas]
+    zones = [getattr(data.wrapper.index, "tz", None) for data in objects]
     zone = next((zone for zone in zones if zone is not None), None)
     pieces: dict[Any, list[Any]] = {}
-    for data in datas:
+    for data in objects:
         for symbol, frame in data.data.items():
             pieces.setdefault(symbol, []).append(_in_zone(frame, zone))
     return pieces
@@ -144,32 +146,37 @@ def _on(piece: Any, index: pd.Index) -> Any:
     return piece.set_axis(index) if piece.index.equals(index) else piece.reindex(index)
 
 
-def _wrapper(datas: Sequence[Any], template: Any, frame: Any) -> Wrapper:
-    steps = [data.wrapper.config["freq"] for data in datas]
+def _wrapper(objects: Sequence[Any], template: Any, frame: Any) -> Wrapper:
+    steps = [data.wrapper.config["freq"] for data in objects]
     wrapper = Wrapper.of(template.wrapper).replace(
         index=frame.index,
         columns=_names(frame),
         ndim=frame.ndim,
         freq=next((step for step in steps if step is not None), None),
     )
-    wrapper._metadata = _metadata([getattr(d.wrapper, "_metadata", {}) for d in datas])
+    wrapper._metadata = _metadata(objects)
     return wrapper
 
 
-def _metadata(notes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _metadata(objects: Sequence[Any]) -> dict[str, Any]:
     """Unite notes; of two dictionaries under one name the entries, else the later wins."""
     united: dict[str, Any] = {}
-    for one in notes:
-        for name, value in one.items():
-            both = isinstance(value, Mapping) and isinstance(united.get(name), Mapping)
-            united[name] = {**united[name], **value} if both else value
+    for data in objects:
+        for name, value in metadata_of(data).items():
+            before = united.get(name)
+            if isinstance(value, Mapping) and isinstance(before, Mapping):
+                passed = data.symbols if name in _ACCOUNTS else ()
+                kept = {key: note for key, note in before.items() if key not in passed}
+                united[name] = {**kept, **value}
+            else:
+                united[name] = value
     return united
 
 
-def _options(datas: Sequence[Any], name: str) -> dict[str, Any]:
+def _options(objects: Sequence[Any], name: str) -> dict[str, Any]:
     """Unite what the objects were asked; what differs is kept per symbol."""
     by_symbol: dict[Any, dict[str, Any]] = {}
-    for data in datas:
+    for data in objects:
         for symbol in data.symbols:
             options = data.select_symbol_kwargs(symbol, getattr(data, name, {}))
             by_symbol[symbol] = {**by_symbol.get(symbol, {}), **options}

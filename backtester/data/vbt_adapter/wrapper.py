@@ -50,6 +50,8 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
     @property
     def freq(self) -> Any:
         """The step of the index; where none was given, what pandas infers."""
+        if self.config["freq"] is not None:
+            return super().freq
         with before_pandas_4():
             return super().freq
 
