@@ -264,7 +264,14 @@ def _encode(dataset: Dataset, log: journal.Journal) -> list[bytes]:
         "market_type": key.market_type.value,
         "timeframe": str(key.timeframe),
     }
-    chunk = plain.pack(plain.dataset_payload(dataset.series, dataset.metadata, **identity))
+    payload = plain.dataset_payload(
+        dataset.series,
+        dataset.metadata,
+        exchange=identity["exchange"],
+        market_type=identity["market_type"],
+        timeframe=identity["timeframe"],
+    )
+    chunk = plain.pack(payload)
     symbols = {
         symbol: [one.candles, one.first_ms, one.last_ms]
         for symbol, one in summarise(dataset.series).items()
