@@ -223,11 +223,13 @@ def sandbox(
 
 def main() -> None:
     """Run ``vbt-data``."""
+    rendering.print_anything()
     app()
 
 
 def spec_main() -> None:
     """Run the spec's script: `fetch` alone, its flags without a subcommand."""
+    rendering.print_anything()
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(help=fetch.__doc__)(fetch)
     alone()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "error",
     "print_account",
+    "print_anything",
     "print_summary",
     "print_total",
     "progress",
@@ -44,6 +45,13 @@ def set_up_logging(*, verbose: bool, quiet: bool) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+
+
+def print_anything() -> None:
+    """Let stdout show what its encoding lacks as an escape, as stderr does, and not fail."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def error(message: str) -> None:
@@ -211,8 +219,15 @@ def _mark(level: int) -> str:
 def _console(stream: Any) -> Console:
     from rich.console import Console
 
-    # Piped output is read by programs: never wrapped to a terminal's width.
-    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False)
+    return Console(
+        file=stream,
+        # Piped output is read by programs: never wrapped to a terminal's width.
+        width=None if stream.isatty() else 200,
+        highlight=False,
+        # What is printed are names and messages of others: their brackets are no styles.
+        markup=False,
+        emoji=False,
+    )
 
 
 def _date(ms: int | None) -> str:

@@ -34,6 +34,16 @@ class Capability:
     from_start: bool
     """A `since` without an end is answered with the first candles at or after it, wherever
     they are: one request proves an absence of any length, and finds the inception."""
+    asked_early: bool = True
+    """Through `fetch_ohlcv`: whether to ask one candle early, as its bound may be exclusive."""
+    asked_until: bool = False
+    """Through `fetch_ohlcv`: whether the window's end must be sent along as ccxt's `until`."""
+    volume_in_contracts: bool = False
+    """Whether ccxt hands on contracts where it says base units: times the contract size, then."""
+    depth: int | None = None
+    """How many of the newest candles the API serves at all; None: back to the listing."""
+    archive: str | None = None
+    """Where older candles than the API serves can be had, for people."""
     raw_method: str | None = None
     """ccxt's implicit method for the raw endpoint (Binance dialect); None: `fetch_ohlcv`."""
     weights: tuple[tuple[int, int], ...] = ((1_000_000, 1),)

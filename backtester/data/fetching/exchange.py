@@ -203,6 +203,8 @@ class Exchange:
             else:
                 rows = await self._unified_rows(market, timeframe, ask)
         times, values = _columns(rows)
+        if self.capability.volume_in_contracts:
+            values[:, 4] *= market.contract_size
         try:
             candles = check(times, values, timeframe, ask.interval)
         except CandleError as error:
@@ -244,11 +246,15 @@ class Exchange:
         return await getattr(self._client, self.capability.raw_method)(params)
 
     async def _unified_rows(self, market: Market, timeframe: Timeframe, ask: Ask) -> Any:
-        """Ask through ccxt, one candle early: several exchanges exclude the bound itself."""
+        """Ask through ccxt's `fetch_ohlcv`, as the capability row says."""
         assert ask.since is not None, "only exchanges that answer from the start are asked so"
-        early = max(timeframe.next(ask.since, -1), 0)
+        since, limit, params = ask.since, ask.limit, {}
+        if self.capability.asked_early:
+            since, limit = max(timeframe.next(since, -1), 0), limit + 1
+        if self.capability.asked_until and ask.until is not None:
+            params["until"] = ask.until - 1
         return await self._client.fetch_ohlcv(
-            market.symbol, str(timeframe), since=early, limit=ask.limit + 1
+            market.symbol, str(timeframe), since=since, limit=limit, params=params
         )
 
     @contextmanager

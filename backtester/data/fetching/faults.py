@@ -11,9 +11,11 @@ what its Binance class raised against a local server for each fault.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from backtester.data.errors import (
@@ -48,6 +50,8 @@ class HttpAnswer:
 
 _DENIED = {401, 403, 407, 451, 511}
 _ABSENT = {404, 405, 410}
+_BAD, _NO_REASON = 400, "ExchangeNotAvailable"
+"""What ccxt makes of a 400 whose body says nothing; a code in the body has its own class."""
 _TOO_MANY = 429
 _BANNED = 418
 
@@ -114,7 +118,7 @@ def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
         return RateLimitedError
     if type(error.__cause__).__name__ in _WIRE_CAUSES and "NetworkError" not in ancestry:
         return BadResponseError  # a body that ended early
-    if answer.status in _ABSENT:
+    if answer.status in _ABSENT or (answer.status == _BAD and ancestry[0] == _NO_REASON):
         return NotServedError
     if answer.status is not None and answer.status >= 500:
         return ExchangeUnavailableError
@@ -134,13 +138,18 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        moment = parsedate_to_datetime(value)
     except (ValueError, TypeError):
         return None
+    # HTTP dates are GMT, also in the old form that does not say so.
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max(0.0, aware.timestamp() - time.time())
 
 
 def _said(error: BaseException) -> str:

@@ -40,7 +40,13 @@ from backtester.data.fetching.paging import (
     read_window,
     search_inception,
 )
-from backtester.data.fetching.planning import Page, cut, interleave, pages_needed
+from backtester.data.fetching.planning import (
+    Page,
+    cut,
+    interleave,
+    pages_needed,
+    reachable_from,
+)
 from backtester.data.model import Interval, Market, Served, Timeframe
 
 __all__ = ["Fetcher", "SeriesJob", "trying"]
@@ -124,16 +130,29 @@ class Fetcher:
     # ------------------------------------------------------------------ one symbol
 
     async def _begin(self, job: SeriesJob) -> None:
-        """Drop what lies before a symbol's inception, finding that where it may save pages."""
-        page_size = self._exchange.capability.page_size
-        needed = pages_needed(job.intervals, self._timeframe, page_size)
-        if job.reader.inception is None and needed >= _PAGES_WORTH_A_PROBE:
+        """Drop what cannot be there: older than the API reaches, or before the inception."""
+        capability, reader = self._exchange.capability, job.reader
+        if capability.depth is not None:
+            oldest = reachable_from(self._timeframe, reader.now_ms, capability.depth)
+            self._drop_before(job, oldest, Served.BEYOND_DEPTH)
+        needed = pages_needed(job.intervals, self._timeframe, capability.page_size)
+        # Where history is cut off, a first candle that is shown need not be the first there was.
+        askable = reader.inception is None and capability.depth is None
+        if askable and needed >= _PAGES_WORTH_A_PROBE:
             await self._probe(job)
-        inception = job.reader.inception
-        if job.error is None and inception and job.intervals[0].start < inception:
-            unlisted = Interval(0, inception)
-            self._learn(job, Candles.empty(), [Finding(unlisted, Served.NOT_LISTED)])
-            job.intervals = [rest for part in job.intervals for rest in part.subtract([unlisted])]
+        if job.error is None and reader.inception:
+            self._drop_before(job, reader.inception, Served.NOT_LISTED)
+
+    def _drop_before(self, job: SeriesJob, limit_ms: int, served: Served) -> None:
+        """Take what lies before a time off the job's list, as answered."""
+        if limit_ms <= 0:
+            return
+        before = Interval(0, limit_ms)
+        dropped = [part for one in job.intervals if (part := one.intersection(before))]
+        if dropped and served is Served.NOT_LISTED:
+            dropped = [before]  # proven for all that lies before, whatever was asked
+        self._learn(job, Candles.empty(), [Finding(part, served) for part in dropped])
+        job.intervals = [rest for one in job.intervals for rest in one.subtract([before])]
 
     async def _probe(self, job: SeriesJob) -> None:
         """Find a symbol's inception by asking."""

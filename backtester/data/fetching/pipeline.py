@@ -7,6 +7,7 @@ touches no exchange and imports no ccxt.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ from backtester.data.fetching.planning import missing
 from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
-from backtester.data.model import Coverage, Interval, Served
+from backtester.data.model import Coverage, Interval, Served, format_ms
 from backtester.data.storage.store import Dataset, grouped
 
 __all__ = ["Task", "run"]
@@ -219,8 +220,23 @@ class Task:
                 reasons = {state for _, state in series.states(key.timeframe, result.interval)}
                 words = ", ".join(sorted(reason.replace("_", " ") for reason in reasons))
                 _warn(f"{name} has no candles in {result.interval}: {words}")
+            self._tell_depth(name, series)
         if result.storage_error is not None:
             _warn(_storage_sentence(result.storage_error))
+
+    def _tell_depth(self, name: str, series: Series) -> None:
+        """Warn where the exchange's API does not reach back as far as was asked."""
+        cut = [span.end for span in series.coverage if span.served is Served.BEYOND_DEPTH]
+        if not cut:
+            return
+        key = self.request.key
+        from backtester.data.fetching.capabilities import capability_of
+
+        archive = capability_of(key.exchange, key.market_type).archive
+        _warn(
+            f"{name}: {key.exchange}'s API reaches back to {format_ms(max(cut))} only for "
+            f"{key.timeframe} candles" + (f"; older ones: {archive}" if archive else "")
+        )
 
 
 def _storage_sentence(error: StorageError) -> str:
@@ -248,8 +264,17 @@ def _all_failed(result: FetchResult) -> DataError:
 
 def _warn(message: str) -> None:
     _log.warning("%s", message)
-    # Aimed at the caller of the facade: `report`, `run`, the facade's own frame.
-    warnings.warn(message, FetchWarning, stacklevel=5)
+    warnings.warn(message, FetchWarning, stacklevel=_frames_to_the_caller())
+
+
+def _frames_to_the_caller() -> int:
+    """Count the frames from `_warn` up to the first outside this package: who asked."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        "backtester."
+    ):
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _now_ms() -> int:

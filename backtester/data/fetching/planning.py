@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from backtester.data.model import Coverage, Interval, Timeframe
 
-__all__ = ["Page", "closed_end", "cut", "interleave", "missing", "pages_needed"]
+__all__ = ["Page", "closed_end", "cut", "interleave", "missing", "pages_needed", "reachable_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,15 @@ def closed_end(timeframe: Timeframe, now_ms: int, settle_ms: int) -> int:
     7200000
     """
     return timeframe.floor(now_ms - settle_ms)
+
+
+def reachable_from(timeframe: Timeframe, now_ms: int, depth: int) -> int:
+    """Give the open time of the oldest of the `depth` newest candles, the forming one included.
+
+    >>> reachable_from(Timeframe.parse("1h"), 7_200_500, 2)
+    3600000
+    """
+    return timeframe.next(now_ms, 1 - depth)
 
 
 def missing(

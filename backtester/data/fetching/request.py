@@ -67,7 +67,8 @@ class FetchRequest:
             raise _future("end_date", end, now_ms)
         grid_end = min(timeframe.ceil(end), closed_end(timeframe, now_ms, SETTLE_MS))
         if self.start is None:
-            return Interval(max(timeframe.next(grid_end, -DEFAULT_CANDLES), 0), grid_end)
+            earliest = timeframe.ceil(0)  # on the grid: weeks do not begin with the epoch
+            return Interval(max(timeframe.next(grid_end, -DEFAULT_CANDLES), earliest), grid_end)
         if isinstance(self.start, str) and self.start.strip().lower() == INCEPTION:
             start = 0
         else:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,6 +17,7 @@ from backtester.data.errors import DatasetWriteError, StorageError
 __all__ = [
     "Signature",
     "append",
+    "keep_original",
     "locked",
     "remove_leftovers",
     "replace",
@@ -92,28 +94,53 @@ def append(path: Path, data: bytes) -> None:
     """Append to a file so that it survives a power cut; on failure nothing is appended."""
     with writing(path):
         created = not path.exists()
-        with path.open("ab") as file:
-            before = file.tell()
+        # Unbuffered: what a buffer could not write it would write once more when it is closed.
+        with path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
             try:
-                file.write(data)
-                file.flush()
+                left = memoryview(data)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
+                if created:
+                    _sync_directory(path.parent)
             except OSError:
                 with suppress(OSError):
                     os.ftruncate(file.fileno(), before)
+                    if created:
+                        path.unlink()
                 raise
-        if created:
-            _sync_directory(path.parent)
 
 
 def set_aside(path: Path) -> Path:
-    """Move a damaged file to a free name beside itself and give that name."""
+    """Give a damaged file a free second name, which it keeps when `path` is replaced.
+
+    Until then it stays in place too: a failed replacement does not turn damage into emptiness.
+    """
+    kept = _keep(path, (f"damaged-{number}" for number in count(1)))
+    _log.warning("%s was damaged and is set aside as %s", path, kept.name)
+    return kept
+
+
+def keep_original(path: Path) -> Path:
+    """Give another program's file a second name, which it keeps when `path` is replaced."""
+    kept = _keep(path, chain(["original"], (f"original-{number}" for number in count(2))))
+    _log.info("%s was written by another program and is kept as %s", path, kept.name)
+    return kept
+
+
+def _keep(path: Path, labels: Iterable[str]) -> Path:
     with writing(path):
-        number = 1
-        while (target := path.with_name(f"{path.name}.damaged-{number}")).exists():
-            number += 1
-        path.rename(target)
-    _log.warning("%s was damaged and is set aside as %s", path, target.name)
+        for label in labels:
+            target = path.with_name(f"{path.name}.{label}")
+            if not target.exists():
+                break
+            if target.samefile(path):  # kept before a replacement that failed
+                return target
+        try:
+            os.link(path, target)
+        except OSError:  # not every disk has second names
+            path.rename(target)
     return target
 
 

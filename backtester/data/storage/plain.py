@@ -6,6 +6,12 @@ Python with this package reads it with ``pickle.loads(blosc2.decompress(file))``
 and gets a VectorBT Data object, while `unpack` gets the payload without pickle,
 without VectorBT and without running anything the file names.
 
+`unpack` does not use `pickle.Unpickler`: its `find_class` can be guarded, its machine
+cannot. A dozen bytes (a memo index near 2**31) make it touch gigabytes, and a deeply
+nested tuple used as a key overflows the C stack, which ends the process. `_Reader`
+knows the opcodes of plain types, one global name that it never looks up, and nothing
+else.
+
 A payload, format 1::
 
     {'format': 1, 'kind': 'dataset' | 'data',
@@ -23,9 +29,10 @@ All numbers in bytes are little-endian; all times UTC epoch milliseconds.
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -37,9 +44,6 @@ from backtester.data.errors import (
     DatasetWriteError,
 )
 from backtester.data.model import Coverage, Served, Span
-from backtester.data.storage import blosc
-from backtester.data.storage.blosc import HEADER_SIZE
-from backtester.data.storage.pickles import ATOMS, Call, Machine, UnreadableError, is_key, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +54,7 @@ __all__ = [
     "check_payload",
     "chunk_length",
     "dataset_payload",
+    "decompress",
     "dump",
     "pack",
     "parse",
@@ -61,10 +66,18 @@ __all__ = [
 ]
 
 FORMAT = 1
+HEADER_SIZE = 32
+"""Length of a Blosc2 chunk's header in bytes."""
 
-_LIMIT = blosc.LIMIT
+_LIMIT = 2**31 - 1 - HEADER_SIZE  # Blosc2 counts both sizes of a chunk in an int32
+_ROOM = 64 * 2**20  # no file is a bomb that unpacks to this or less
+_RATIO = 128  # real candles shrink 2 to 10 times; `pack` stores what would shrink more
 _DEPTH = 64
-_INT_BITS = 2000  # pickle's short form of an integer, the only one that is read
+_INT_BITS = 2000  # pickle's short form of an integer, the only one `_Reader` knows
+_FLOAT = struct.Struct(">d")
+_LEVEL = 1
+"""Measured on 14 files of real candles: higher levels gain 1 to 5 % in size and write 3 to
+40 times longer. Shuffling bits rather than bytes is as small and is read twice as fast."""
 
 
 def rebuild_data(payload: dict[str, Any]) -> Any:

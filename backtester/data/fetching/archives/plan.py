@@ -1,0 +1,271 @@
+"""Decide which archive files cover what of a question, and what the API keeps.
+
+Pure: the clock and the page size are arguments. A file is known by the calendar
+month or day it is of; when one is published, what it costs beside the API, what
+of it proves anything, and which of its candles to compare with the API is
+decided here.
+
+Sources: the README of the repository binance/binance-public-data and its issues
+246, 267, 283, 304 and 386, read 2026-11.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from backtester.data.candles import Candles
+from backtester.data.errors import OptionError
+from backtester.data.model import Interval, Market, MarketType, Timeframe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "ArchiveFile",
+    "Source",
+    "archived",
+    "choose",
+    "folder_of",
+    "monthly_from",
+    "proven",
+    "sample",
+]
+
+_DAY: Final = Timeframe(1, "d")
+_MONTH: Final = Timeframe(1, "M")
+_DAY_MS: Final = _DAY.typical_ms
+_MINUTE_MS: Final = 60_000
+_TIMEFRAMES: Final = frozenset(
+    ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
+)
+_DAILY_AFTER_DAYS: Final = 2
+"""A day's file appears during the next day; from the one after that it is counted on."""
+
+REQUESTS_PER_FILE: Final = 3
+"""The file, its checksum, and the sample asked of the API."""
+_ROWS_COST: Final = 0.1
+"""What a page's worth of rows costs in a file, in requests: its transfer and its parsing."""
+_ADVANTAGE: Final = 2
+"""How many times cheaper than the API a file must be to be preferred: the API is the truth."""
+_SAMPLE: Final = 64
+"""Grid times of a file asked of the API too: under 100 candles cost the least weight."""
+
+
+class Source(StrEnum):
+    """Where candles are to come from."""
+
+    AUTO = "auto"
+    """Archives where they are clearly cheaper, the API for all else."""
+    API = "api"
+    ARCHIVE = "archive"
+    """Archives wherever they have files, the API for all else."""
+
+    @classmethod
+    def parse(cls, value: str | Source) -> Source:
+        """Read a source.
+
+        Raises
+        ------
+        OptionError
+            For any other word.
+        """
+        try:
+            return cls(str(value).strip().lower())
+        except ValueError:
+            known = ", ".join(cls)
+            raise OptionError(f"unknown source {value!r}; use one of {known}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """One file of one symbol, and what is wanted of it."""
+
+    span: Interval
+    """The calendar month or day it is of."""
+    monthly: bool
+    wanted: tuple[Interval, ...]
+    """Disjoint parts of `span`, on the timeframe's grid, in order."""
+
+    @property
+    def label(self) -> str:
+        """The date in its name: ``2024-01`` or ``2024-01-31``."""
+        unit = "datetime64[M]" if self.monthly else "datetime64[D]"
+        return str(np.datetime64(self.span.start, "ms").astype(unit))
+
+    def name(self, market_id: str, timeframe: Timeframe) -> str:
+        """Give its name: ``BTCUSDT-1m-2024-01.zip``."""
+        return f"{market_id}-{timeframe}-{self.label}.zip"
+
+    def path(self, folder: str, market_id: str, timeframe: Timeframe) -> str:
+        """Give its path below the archive's address."""
+        period = "monthly" if self.monthly else "daily"
+        name = self.name(market_id, timeframe)
+        return f"data/{folder}/{period}/klines/{market_id}/{timeframe}/{name}"
+
+
+def folder_of(market: Market) -> str:
+    """Give the folder a market's files lie in."""
+    if market.type is MarketType.SPOT:
+        return "spot"
+    return "futures/cm" if market.linear is False else "futures/um"
+
+
+def archived(timeframe: Timeframe) -> bool:
+    """Tell whether candles of this length are taken from archives.
+
+    Of those longer than a day one page of the API holds years, and there are no daily files.
+    """
+    return str(timeframe) in _TIMEFRAMES
+
+
+def monthly_from(month_end: int) -> int:
+    """Give the moment from which a month's file is counted on.
+
+    They are made on the first Monday after the month.
+
+    >>> str(np.datetime64(monthly_from(1_719_792_000_000), "ms"))  # of June 2024: 1 July, a Monday
+    '2024-07-02T00:00:00.000'
+    """
+    day = month_end // _DAY_MS
+    weekday = (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+    return (day + -weekday % 7 + 1) * _DAY_MS
+
+
+# --------------------------------------------------------------------------- choosing files
+
+
+def choose(
+    intervals: Sequence[Interval],
+    timeframe: Timeframe,
+    page_size: int,
+    now_ms: int,
+    source: Source,
+) -> list[ArchiveFile]:
+    """Choose the files to take of what is wanted of one symbol; the API keeps the rest.
+
+    Each month is taken as one file or as days, whichever costs less; under
+    `Source.AUTO` only what is clearly cheaper than its pages.
+
+    Parameters
+    ----------
+    intervals : sequence of Interval
+        Wanted, disjoint, on the grid, in order.
+    timeframe : Timeframe
+    page_size : int
+        Candles per request to the API.
+    now_ms : int
+        The exchange's clock, UTC epoch milliseconds.
+    source : Source
+
+    Returns
+    -------
+    list of ArchiveFile
+        Disjoint, in order.
+    """
+    if source is Source.API or not intervals or not archived(timeframe):
+        return []
+    costs = _Costs(timeframe, page_size, source)
+    files: list[ArchiveFile] = []
+    for month in _spans(intervals, _MONTH):
+        days = [
+            day
+            for day in _spans(month.wanted, _DAY)
+            if day.span.end + (_DAILY_AFTER_DAYS - 1) * _DAY_MS <= now_ms and costs.pays(day)
+        ]
+        if _is_out(month, timeframe, now_ms) and costs.pays(month):
+            left = sum(costs.pages(part) for part in month.wanted) - sum(
+                costs.pages(part) for day in days for part in day.wanted
+            )
+            if not days or costs.file(month) <= sum(map(costs.file, days)) + left:
+                days = [month]
+        files += days
+    return files
+
+
+def _is_out(month: ArchiveFile, timeframe: Timeframe, now_ms: int) -> bool:
+    """Tell whether a month's file is published; those of seconds are too big to hold."""
+    return timeframe.typical_ms >= _MINUTE_MS and monthly_from(month.span.end) <= now_ms
+
+
+def _spans(intervals: Sequence[Interval], unit: Timeframe) -> list[ArchiveFile]:
+    """Group what is wanted by calendar months or days."""
+    found: list[tuple[Interval, list[Interval]]] = []
+    for interval in intervals:
+        at = interval.start
+        while at < interval.end:
+            span = Interval(unit.floor(at), unit.next(at))
+            if not found or found[-1][0] != span:
+                found.append((span, []))
+            end = min(interval.end, span.end)
+            found[-1][1].append(Interval(at, end))
+            at = end
+    return [ArchiveFile(span, unit == _MONTH, tuple(parts)) for span, parts in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """What things cost, in requests."""
+
+    timeframe: Timeframe
+    page_size: int
+    source: Source
+
+    def pages(self, interval: Interval) -> float:
+        return self.timeframe.steps(interval) / self.page_size
+
+    def file(self, file: ArchiveFile) -> float:
+        return REQUESTS_PER_FILE + _ROWS_COST * self.pages(file.span)
+
+    def pays(self, file: ArchiveFile) -> bool:
+        if self.source is Source.ARCHIVE:
+            return True
+        return _ADVANTAGE * self.file(file) <= sum(map(self.pages, file.wanted))
+
+
+# --------------------------------------------------------------------------- believing files
+
+
+def sample(candles: Candles, timeframe: Timeframe, name: str) -> Interval | None:
+    """Choose the stretch of a file's candles to ask of the API too; None when it has none.
+
+    Where it lies depends on the file's name alone, so that one question has one answer.
+    """
+    if not len(candles):
+        return None
+    places = max(len(candles) - _SAMPLE + 1, 1)
+    start = int(candles.open_time[zlib.crc32(name.encode()) % places])
+    last = int(candles.open_time[-1])
+    return Interval(start, min(timeframe.next(start, _SAMPLE), timeframe.next(last)))
+
+
+def proven(
+    candles: Candles, wanted: Iterable[Interval], timeframe: Timeframe, page_size: int
+) -> list[Interval]:
+    """Give what a file's candles answer for: all that is wanted but windows around its holes.
+
+    A file that lacks a candle proves nothing about it, so the API is asked. Its
+    windows hold at most a page each and begin and end at a hole.
+    """
+    answered: list[Interval] = []
+    for part in wanted:
+        grid = timeframe.grid(part)
+        holes = grid[~np.isin(grid, candles.open_time, assume_unique=True)]
+        answered += part.subtract(_windows(holes, timeframe, page_size))
+    return answered
+
+
+def _windows(holes: NDArray[np.int64], timeframe: Timeframe, page_size: int) -> list[Interval]:
+    windows = []
+    at = 0
+    while at < len(holes):
+        start = int(holes[at])
+        upto = int(np.searchsorted(holes, timeframe.next(start, page_size)))
+        windows.append(Interval(start, timeframe.next(int(holes[upto - 1]))))
+        at = upto
+    return windows

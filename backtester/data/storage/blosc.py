@@ -1,0 +1,120 @@
+"""Blosc2 chunks: one compressed run of bytes, unpacked only if its header is plausible.
+
+The library trusts the sizes in a header, and looks for codecs and filters it does not
+know among the installed packages, by starting Python. No file shall make it do that.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from backtester.data.storage.pickles import UnreadableError
+
+__all__ = ["HEADER_SIZE", "LIMIT", "chunk_length", "compress", "decompress"]
+
+HEADER_SIZE = 32
+"""Length of a chunk's header in bytes."""
+LIMIT = 2**31 - 1 - HEADER_SIZE
+"""The most bytes a chunk can hold: both its sizes are int32."""
+
+# c-blosc2's README_CHUNK_FORMAT.rst: format, version of the codec, flags, type size, unpacked,
+# block and packed size, filters, codec, their parameters, more flags.
+_HEADER = struct.Struct("<4B3i6BB7x2B")
+_FORMAT = 5
+_CODECS = {0, 1, 3, 4}  # blosclz, lz4, zlib, zstd, as the flags count them
+_CODEC_IDS = range(6)  # the same and lz4hc, as the codec's own byte does
+_FILTERS = {0, 1, 2, 3, 4}  # none, shuffle, bit shuffle, delta, truncation
+_HARMLESS = 16 * 2**20  # no chunk is a bomb that unpacks to this or less
+_RATIO = 128  # real candles shrink 2 to 10 times; `compress` stores what would shrink more
+_LEVEL = 1
+"""Measured on 14 files of real candles: higher levels gain 1 to 5 % in size and write 3 to
+40 times longer. Shuffling bits rather than bytes is as small and is read twice as fast."""
+
+
+def compress(raw: bytes) -> bytes:
+    """Compress at most `LIMIT` bytes into one chunk (zstd over shuffled bits)."""
+    chunk = _compress(raw, _LEVEL)
+    if len(raw) > _most_unpacked(len(chunk), _RATIO):
+        # So repetitive that `decompress` would take it for a bomb: stored as it is.
+        chunk = _compress(raw, 0)
+    return chunk
+
+
+def _compress(raw: bytes, level: int) -> bytes:
+    import blosc2  # slow to import, and only needed here and below
+
+    return bytes(
+        blosc2.compress2(
+            raw,
+            codec=blosc2.Codec.ZSTD,
+            clevel=level,
+            typesize=8,
+            filters=[blosc2.Filter.BITSHUFFLE],
+            filters_meta=[0],
+        )
+    )
+
+
+def decompress(chunk: bytes | memoryview, *, ratio: int = _RATIO) -> bytes:
+    """Decompress exactly one chunk.
+
+    Parameters
+    ----------
+    chunk : bytes or memoryview
+        The chunk alone. Where more follows it, cut it first: `chunk_length`.
+    ratio : int
+        How many times its length it may unpack to, if that is much.
+
+    Raises
+    ------
+    UnreadableError
+        It is not a whole, ordinary chunk, or it unpacks to too much.
+    """
+    view = memoryview(chunk).cast("B")
+    length = chunk_length(view[:HEADER_SIZE], ratio=ratio)
+    if length != len(view):
+        problem = "is cut short" if length > len(view) else "has something behind its end"
+        raise UnreadableError(
+            f"its chunk {problem}: {len(view)} bytes are there, its header says {length}"
+        )
+    import blosc2
+
+    try:
+        raw = blosc2.decompress2(view)
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise UnreadableError(f"its compressed part is damaged ({error})") from error
+    if not isinstance(raw, bytes) or len(raw) != _HEADER.unpack_from(view)[4]:
+        raise UnreadableError("its compressed part is not of the size that its header says")
+    return raw
+
+
+def chunk_length(header: bytes | memoryview, *, ratio: int = _RATIO) -> int:
+    """Give the length of the chunk that begins with this header; see `decompress`.
+
+    Every field that decides what the library allocates, or which code it runs, is
+    checked here.
+    """
+    if len(header) < HEADER_SIZE:
+        raise UnreadableError(
+            f"it has {len(header)} bytes, fewer than the header of a Blosc2 chunk"
+        )
+    version, _, flags, item, unpacked, block, packed, *rest = _HEADER.unpack_from(header)
+    *filters, codec, flags_2, flags_3 = rest
+    if version != _FORMAT:
+        raise UnreadableError("it does not begin with a Blosc2 chunk")
+    if packed <= HEADER_SIZE:
+        raise UnreadableError(f"its header says that the chunk has {packed} bytes")
+    if not 0 < unpacked <= _most_unpacked(packed, ratio):
+        raise UnreadableError(
+            f"its header says that {packed} bytes unpack to {unpacked}, which is out of proportion"
+        )
+    known = flags >> 5 in _CODECS and codec in _CODEC_IDS and _FILTERS.issuperset(filters)
+    # The last flags would make it lazy, a run of one value, or a dictionary's.
+    if not known or not 0 < block <= unpacked or not item or flags_2 or flags_3:
+        raise UnreadableError("its Blosc2 header asks for what such files never use")
+    return int(packed)
+
+
+def _most_unpacked(packed: int, ratio: int) -> int:
+    """Give how much a chunk of this length may unpack to: the bomb guard."""
+    return min(LIMIT, max(_HARMLESS, ratio * packed))
