@@ -185,6 +185,7 @@ def summary(data_dir: DataDir = None, as_json: AsJson = False, verbose: Verbose 
 def sandbox(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    dialect: Annotated[str, typer.Option(help="Whose language to speak.")] = "binance",
     replay: Annotated[
         Path | None,
         typer.Option(help="Folder of candle files (Parquet, CSV) to serve instead."),
@@ -199,7 +200,7 @@ def sandbox(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the sandbox exchange to other programs, in Binance's dialect, until Ctrl-C."""
+    """Serve the sandbox exchange to other programs, until Ctrl-C."""
     output = _Output(verbose=verbose)
     with output.guarded():
         from backtester.data import sandbox as exchange
@@ -217,6 +218,7 @@ def sandbox(
             port=port,
             weight_limits=limits,
             faults=_faults(fault or []),
+            dialect=dialect,
             on_start=started,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,7 +70,7 @@ class MetadataFetcher:
         NotServedError
             The exchange has no active market of this type and quote.
         """
-        if limit is not None and (isinstance(limit, bool) or int(limit) < 1):
+        if limit is not None and (isinstance(limit, bool) or not _is_count(limit)):
             raise OptionError(f"the number of top symbols must be at least 1, not {limit!r}")
         key = DatasetKey.of(exchange_id, market_type, "1d")  # for its checks of id and type
         markets, volumes = self._known(key, max_age_s) if not refresh else (None, None)
@@ -118,6 +119,13 @@ class MetadataFetcher:
 def _chosen_by_other_spelling(markets: list[Market], quote: str | None) -> list[Market]:
     wanted = (quote or "").strip().upper()
     return [market for market in markets if market.active and market.quote.upper() == wanted]
+
+
+def _is_count(value: Any) -> bool:
+    try:
+        return operator.index(value) >= 1
+    except TypeError:
+        return False
 
 
 def _describe(market: Market, volume: float) -> dict[str, Any]:

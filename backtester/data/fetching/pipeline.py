@@ -50,6 +50,7 @@ def run(
     begun = time.monotonic()
     task = Task(request, home, on_event or (lambda _event: None))
     if not task.answered_by_store():
+        request.check(_now_ms())
         from backtester.data.fetching import online
 
         online.answer(task)

@@ -62,25 +62,16 @@ class FetchRequest:
             The start is not before the end, or no closed candle opens between them.
         """
         timeframe = self.key.timeframe
-        end = self._end(now_ms)
+        start, end = self._start(now_ms), self._end(now_ms)
         if end > now_ms + _DAY_MS:
             raise _future("end_date", end, now_ms)
         grid_end = min(timeframe.ceil(end), closed_end(timeframe, now_ms, SETTLE_MS))
-        if self.start is None:
+        if start is None:
             earliest = timeframe.ceil(0)  # on the grid: weeks do not begin with the epoch
             return Interval(max(timeframe.next(grid_end, -DEFAULT_CANDLES), earliest), grid_end)
-        if isinstance(self.start, str) and self.start.strip().lower() == INCEPTION:
-            start = 0
-        else:
-            start = parse_date(self.start, now_ms=now_ms, param="start_date")
         if start > now_ms:
             raise _future("start_date", start, now_ms)
-        if start >= end:
-            raise EmptyIntervalError(
-                f"start_date {format_ms(start)} is not before end_date {format_ms(end)}",
-                start=start,
-                end=end,
-            )
+        _require_order(start, end)
         if timeframe.ceil(start) >= grid_end:
             raise EmptyIntervalError(
                 f"no closed {timeframe} candle opens between {format_ms(start)} and "
@@ -98,6 +89,32 @@ class FetchRequest:
         """
         open_time = closed_end(self.key.timeframe, now_ms, SETTLE_MS)
         return open_time if self._end(now_ms) > open_time else None
+
+    def check(self, now_ms: int) -> None:
+        """Refuse what is wrong whatever the exchange's clock says, before that is asked for.
+
+        Parameters
+        ----------
+        now_ms : int
+            This machine's clock, UTC epoch milliseconds.
+
+        Raises
+        ------
+        DateError
+            A date that cannot be read.
+        EmptyIntervalError
+            The start is not before the end.
+        """
+        start, end = self._start(now_ms), self._end(now_ms)
+        if self.dated and start is not None:
+            _require_order(start, end)
+
+    def _start(self, now_ms: int) -> int | None:
+        if self.start is None:
+            return None
+        if isinstance(self.start, str) and self.start.strip().lower() == INCEPTION:
+            return 0
+        return parse_date(self.start, now_ms=now_ms, param="start_date")
 
     def _end(self, now_ms: int) -> int:
         if self.end is None:
@@ -210,6 +227,15 @@ def _plain(revisions: tuple[Revision, ...]) -> list[dict[str, Any]]:
         }
         for r in revisions
     ]
+
+
+def _require_order(start: int, end: int) -> None:
+    if start >= end:
+        raise EmptyIntervalError(
+            f"start_date {format_ms(start)} is not before end_date {format_ms(end)}",
+            start=start,
+            end=end,
+        )
 
 
 def _future(param: str, ms: int, now_ms: int) -> DateError:

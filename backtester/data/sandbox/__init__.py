@@ -95,6 +95,7 @@ def serve(
     port: int = 0,
     weight_limits: Mapping[str, int] | None = None,
     faults: Faults | None = None,
+    dialect: str = "binance",
     on_start: Callable[[SandboxServer], None] | None = None,
     stop: Event | None = None,
 ) -> SandboxServer:
@@ -102,7 +103,7 @@ def serve(
 
     Parameters
     ----------
-    market, clock, latency_s, host, port, weight_limits, faults
+    market, clock, latency_s, host, port, weight_limits, faults, dialect
         As for `SandboxServer`.
     on_start : callable, optional
         Called with the running server, to tell its `url` to someone.
@@ -129,6 +130,7 @@ def serve(
         port=port,
         weight_limits=weight_limits,
         faults=faults,
+        dialect=dialect,
     )
     with server:
         if on_start is not None:

@@ -16,12 +16,12 @@ from concurrent.futures import Future
 from dataclasses import replace
 from threading import Thread
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
+import orjson
 from aiohttp import web
 
-from backtester.data.sandbox.dialects import Call, Dialect, Reply
-from backtester.data.sandbox.dialects.binance import CCXT_PATHS, Binance
+from backtester.data.sandbox.dialects import Call, Dialect, Reply, dialect_for
 from backtester.data.sandbox.faults import Delivery, Fault, Faults
 from backtester.data.sandbox.journal import Journal, Request
 from backtester.data.sandbox.market import SyntheticMarket
@@ -38,7 +38,7 @@ _LINGER_NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
 
 
 class SandboxServer:
-    """A local exchange that speaks Binance's REST dialect.
+    """A local exchange that speaks the REST dialect of a real one.
 
     Parameters
     ----------
@@ -57,7 +57,9 @@ class SandboxServer:
     faults : Faults, optional
         Switches shared with other servers, say; its own when left out.
     weights : WeightBook, optional
-        Another window, patience or ban than Binance's.
+        Another window, patience or ban than the dialect's own.
+    dialect : str, default "binance"
+        Whose language is spoken: the name of a module in `dialects`.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class SandboxServer:
         weight_limits: Mapping[str, int] | None = None,
         faults: Faults | None = None,
         weights: WeightBook | None = None,
+        dialect: str = "binance",
     ) -> None:
         self.market: MarketSource = SyntheticMarket() if market is None else market
         self.clock = clock or _clock_of(self.market)
@@ -84,8 +87,9 @@ class SandboxServer:
         self.faults = Faults() if faults is None else faults
         self.requests = Journal()
         self._address = (host, port)
-        self._weights = WeightBook() if weights is None else weights
-        self._dialects: tuple[Dialect, ...] = (Binance(self.market, weight_limits),)
+        spoken = dialect_for(dialect, self.market, weight_limits)
+        self._weights = WeightBook(window_s=spoken.window_s) if weights is None else weights
+        self._dialects: tuple[Dialect, ...] = (spoken,)
         self._thread: Thread | None = None
         self._bound: tuple[str, int] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,9 +153,10 @@ class SandboxServer:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
-    def ccxt_urls(self) -> dict[str, str]:
-        """What to put into ``urls['api']`` of ccxt's `binance` to make it talk to this server."""
-        return {key: self.url + path for key, path in CCXT_PATHS.items()}
+    def ccxt_urls(self) -> dict[str, Any]:
+        """What to put into ``urls['api']`` of ccxt's class to make it talk to this server."""
+        urls: dict[str, Any] = _under(self.url, self._dialects[0].ccxt_paths)
+        return urls
 
     def _run(self, started: Future[tuple[str, int]]) -> None:
         try:
@@ -178,7 +183,7 @@ class SandboxServer:
     # ----------------------------------------------------------------- answering
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        delivery = self._delivery(request.path, dict(request.query))
+        delivery = self._delivery(request.path, await _params(request))
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
         match delivery.fault:
@@ -223,6 +228,23 @@ def _refusal(dialect: Dialect, call: Call, verdict: Verdict, wait_s: int, now_ms
     if verdict.banned:
         return dialect.banned(now_ms + wait_s * 1000, wait_s)
     return dialect.limited(call, wait_s)
+
+
+async def _params(request: web.BaseRequest) -> dict[str, str]:
+    """Read what is asked: the query, and the fields of a JSON body."""
+    params = dict(request.query)
+    if request.method == "POST" and (body := await request.read()):
+        fields = orjson.loads(body)
+        if isinstance(fields, dict):
+            nested = fields.pop("req", {})  # hyperliquid wraps its arguments
+            params |= {name: str(value) for name, value in {**fields, **nested}.items()}
+    return params
+
+
+def _under(base: str, paths: Any) -> Any:
+    if isinstance(paths, Mapping):
+        return {key: _under(base, value) for key, value in paths.items()}
+    return base + paths
 
 
 def _clock_of(market: MarketSource) -> Callable[[], int]:

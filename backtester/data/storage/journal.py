@@ -6,14 +6,16 @@ pickle later. A reader applies the journal on top of the pickle.
 
 Layout, all integers little-endian::
 
-    record   magic "VJ1\\n" · meta length u32 · data length u32 · crc32 u32 · meta · data
+    record   head · crc32 of the head u32 · meta · data
+    head     magic "VJ1\\n" · meta length u32 · data length u32 · crc32 of meta and data u32
     meta     JSON; of the first record {"journal": id, "dataset": stem}, of the
              others {"symbol", "start", "end", "served", "asked_ms", "candles"}
     data     open times int64 (n,), then values float64 (n, 5), row after row
 
 A record that reaches past the end of the file was being written when its writer
 was killed: it was never acknowledged, and the next writer cuts it off. A record
-that is there in full but whose checksum fails is damage, and said so.
+that is there in full but whose checksum fails is damage, and said so; so is a
+damaged length, which would hide all records behind it.
 """
 
 from __future__ import annotations
@@ -31,14 +33,16 @@ import numpy as np
 import orjson
 
 from backtester.data.candles import COLUMNS, Answer, Candles
-from backtester.data.errors import CandleError, EmptyIntervalError
+from backtester.data.errors import CandleError, DatasetWriteError, EmptyIntervalError
 from backtester.data.model import DatasetKey, Interval, Served
 from backtester.data.storage import files
 
-__all__ = ["Journal", "extend", "parse", "read"]
+__all__ = ["NONE", "Journal", "extend", "parse", "read", "replace"]
 
 _MAGIC = b"VJ1\n"
 _HEAD = struct.Struct("<4sIII")
+_CRC = struct.Struct("<I")
+_BEGIN = _HEAD.size + _CRC.size
 _WIDTH = len(COLUMNS)
 
 
@@ -67,7 +71,8 @@ class Journal:
         ]
 
 
-_NONE = Journal("", (), (), 0)
+NONE = Journal("", (), (), 0)
+"""Where there is no journal."""
 
 
 def read(path: Path, key: DatasetKey) -> Journal:
@@ -75,7 +80,7 @@ def read(path: Path, key: DatasetKey) -> Journal:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return _NONE
+        return NONE
     return parse(data, key)
 
 
@@ -92,8 +97,9 @@ def parse(data: bytes, key: DatasetKey) -> Journal:
         if isinstance(record, str):
             problem = record
             break
-        meta, body, end = record
+        head, body, end = record
         try:
+            meta = orjson.loads(head)
             if at == 0:
                 journal_id = _identify(meta, key)
             else:
@@ -122,11 +128,7 @@ def extend(path: Path, key: DatasetKey, answers: Iterable[Answer], sound_bytes: 
     int
         How far the file is sound now.
     """
-    parts = []
-    if sound_bytes == 0:
-        parts.append(_encode({"journal": secrets.token_hex(8), "dataset": key.stem}, b""))
-    parts.extend(_encode_answer(answer) for answer in answers)
-    data = b"".join(parts)
+    data = _encoded(path, key, answers, begin=sound_bytes == 0)
     with files.writing(path):
         if path.exists() and path.stat().st_size > sound_bytes:
             os.truncate(path, sound_bytes)
@@ -134,26 +136,53 @@ def extend(path: Path, key: DatasetKey, answers: Iterable[Answer], sound_bytes: 
     return sound_bytes + len(data)
 
 
-def _record(data: bytes, at: int) -> tuple[dict[str, Any], bytes, int] | str | None:
-    """Read one record: its parts, or None when it is cut off, or what is wrong with it."""
-    if at + _HEAD.size > len(data):
-        return None
-    magic, meta_bytes, data_bytes, checksum = _HEAD.unpack_from(data, at)
-    if magic != _MAGIC:
+def replace(path: Path, key: DatasetKey, answers: Iterable[Answer]) -> int:
+    """Put a new journal with these answers in the place of another; errors as in `extend`.
+
+    Returns
+    -------
+    int
+        How far the file is sound now.
+    """
+    data = _encoded(path, key, answers, begin=True)
+    files.replace(path, [data])
+    return len(data)
+
+
+def _encoded(path: Path, key: DatasetKey, answers: Iterable[Answer], *, begin: bool) -> bytes:
+    parts = []
+    if begin:
+        parts.append(_encode({"journal": secrets.token_hex(8), "dataset": key.stem}, b""))
+    try:
+        parts.extend(_encode_answer(answer) for answer in answers)
+    except orjson.JSONEncodeError as error:  # such as half a character in a symbol
+        raise DatasetWriteError(f"cannot write {path}: {error}", path=str(path)) from error
+    return b"".join(parts)
+
+
+def _record(data: bytes, at: int) -> tuple[bytes, bytes, int] | str | None:
+    """Read one record: meta, data and end, or None when it is cut off, or what is wrong with it."""
+    if not data.startswith(_MAGIC[: len(data) - at], at):
         return f"no record begins at byte {at}"
-    begin = at + _HEAD.size
+    begin = at + _BEGIN
+    if begin > len(data):
+        return None
+    _, meta_bytes, data_bytes, checksum = _HEAD.unpack_from(data, at)
+    if _CRC.unpack_from(data, at + _HEAD.size)[0] != zlib.crc32(data[at : at + _HEAD.size]):
+        return f"the head of the record at byte {at} fails its checksum"
     end = begin + meta_bytes + data_bytes
     if end > len(data):
         return None
     if zlib.crc32(data[begin:end]) != checksum:
         return f"the record at byte {at} fails its checksum"
-    return orjson.loads(data[begin : begin + meta_bytes]), data[begin + meta_bytes : end], end
+    return data[begin : begin + meta_bytes], data[begin + meta_bytes : end], end
 
 
 def _encode(meta: dict[str, Any], body: bytes) -> bytes:
-    head = orjson.dumps(meta)
-    checksum = zlib.crc32(body, zlib.crc32(head))
-    return _HEAD.pack(_MAGIC, len(head), len(body), checksum) + head + body
+    text = orjson.dumps(meta)
+    checksum = zlib.crc32(body, zlib.crc32(text))
+    head = _HEAD.pack(_MAGIC, len(text), len(body), checksum)
+    return head + _CRC.pack(zlib.crc32(head)) + text + body
 
 
 def _encode_answer(answer: Answer) -> bytes:
@@ -176,13 +205,21 @@ def _decode(meta: dict[str, Any], body: bytes) -> Answer:
         raise ValueError(f"{len(body)} bytes for {count} candles")
     times = np.frombuffer(body, "<i8", count).astype(np.int64)
     values = np.frombuffer(body, "<f8", offset=8 * count).astype(np.float64)
+    if not (times[1:] > times[:-1]).all():
+        raise ValueError("its open times do not increase")
     return Answer(
         str(meta["symbol"]),
-        Interval(int(meta["start"]), int(meta["end"])),
+        Interval(_time(meta["start"]), _time(meta["end"])),
         Candles(times, values.reshape(count, _WIDTH)),
         Served(meta["served"]),
-        int(meta["asked_ms"]),
+        _time(meta["asked_ms"]),
     )
+
+
+def _time(value: Any) -> int:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError(f"{value!r} is not a time")
+    return value
 
 
 def _identify(meta: dict[str, Any], key: DatasetKey) -> str:

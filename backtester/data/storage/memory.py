@@ -38,6 +38,8 @@ class MemoryStore:
         return self._datasets.get(key, Dataset(key)).select(symbols)
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
+        if not answers:
+            return
         with self._lock:
             self._datasets[key] = self.read(key).with_answers(answers)
 

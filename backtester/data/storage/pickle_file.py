@@ -29,7 +29,7 @@ from typing import Any
 import orjson
 
 from backtester.data.candles import Answer, Series
-from backtester.data.errors import CorruptDatasetError
+from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey
 from backtester.data.storage import files, journal, plain
 from backtester.data.storage.store import (
@@ -48,6 +48,7 @@ SUFFIX = ".pickle.blosc"
 _JOURNAL_SUFFIX = ".journal"
 _TRAILER = struct.Struct("<II8s")
 _MAGIC = b"VBTDATA1"
+_FORMAT = 1
 _MOST_FOOTER_BYTES = 64 << 20
 _MEMO_BYTES = 512 << 20
 
@@ -61,6 +62,8 @@ class _Base:
     journal_bytes: int = 0
     foreign: bool = False
     """Written by another program: kept beside ours when it is replaced."""
+    damaged: bool = False
+    """Not readable as a dataset: set aside when it is replaced."""
 
 
 class PickleStore:
@@ -95,12 +98,12 @@ class PickleStore:
     def read(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
     ) -> Dataset:
-        path, journal_path = self.path(key), self.journal_path(key)
-        state = (files.signature(path), files.signature(journal_path))
+        path, state = self.path(key), self._state(key)
         dataset = _memo.get(path, state)
         if dataset is None:
             dataset = self._read_files(key, salvage=salvage)
-            if not salvage:
+            # Written to meanwhile, it may not be what this state stands for.
+            if not salvage and state == self._state(key):
                 _memo.put(path, state, dataset)
         return dataset.select(symbols)
 
@@ -136,9 +139,13 @@ class PickleStore:
                 self.journal_path(key).unlink(missing_ok=True)
 
     def summary(self) -> list[DatasetSummary]:
-        return [self._summarise(key) for key in self.keys()]
+        found = (self._summarise(key) for key in self.keys())
+        return [one for one in found if one is not None]
 
     # ------------------------------------------------------------------ reading
+
+    def _state(self, key: DatasetKey) -> _State:
+        return files.signature(self.path(key)), files.signature(self.journal_path(key))
 
     def _read_files(self, key: DatasetKey, *, salvage: bool) -> Dataset:
         while True:
@@ -150,9 +157,15 @@ class PickleStore:
             # The journal was folded in meanwhile, perhaps twice: its answers may be old news.
 
     def _read_journal(self, key: DatasetKey, *, salvage: bool) -> journal.Journal:
-        log = journal.read(self.journal_path(key), key)
+        path = self.journal_path(key)
+        try:
+            log = journal.read(path, key)
+        except OSError as error:
+            if salvage:
+                return journal.NONE
+            raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
         if log.problem is not None and not salvage:
-            raise _corrupt(self.journal_path(key), log.problem)
+            raise _corrupt(path, log.problem)
         return log
 
     def _read_base(self, key: DatasetKey, *, salvage: bool) -> _Base:
@@ -178,13 +191,14 @@ class PickleStore:
             return 0
         if _sound.get(path) == now:
             return now[1]
-        log = journal.read(path, key)
-        if log.problem is not None:  # keep the evidence, and what is sound of it
-            files.set_aside(path)
-            if log.answers:
-                journal.extend(path, key, log.answers, 0)
-            return _require(files.signature(path))[1] if log.answers else 0
-        return log.sound_bytes
+        with files.writing(path):
+            log = journal.read(path, key)
+        if log.problem is None:
+            return log.sound_bytes
+        # Keep the evidence, and go on with what is sound and not in the file yet.
+        base = self._read_base(key, salvage=True)
+        files.set_aside(path)
+        return journal.replace(path, key, log.since(base.journal_id, base.journal_bytes))
 
     # ------------------------------------------------------------------ writing
 
@@ -204,38 +218,48 @@ class PickleStore:
             {s: one for s, one in dataset.series.items() if s not in without},
             merged_metadata(dataset.metadata, metadata or {}),
         )
+        parts = _encode(dataset, log)
         if base.foreign:
-            self._keep_foreign(path)
+            files.keep_original(path)
+        if base.damaged:
+            files.set_aside(path)
+        if log.problem is not None:
+            files.set_aside(journal_path)
         files.remove_leftovers(path)
-        files.replace(path, _encode(dataset, log))
+        files.remove_leftovers(journal_path)
+        files.replace(path, parts)
         with files.writing(journal_path):
             journal_path.unlink(missing_ok=True)
-        _memo.put(path, (files.signature(path), None), dataset)
+        _memo.put(path, self._state(key), dataset)
 
     def _read_for_rewrite(self, key: DatasetKey) -> tuple[journal.Journal, _Base]:
-        """Read both files, setting aside what is damaged and going on with what is sound."""
-        log = self._read_journal(key, salvage=True)
-        if log.problem is not None:
-            files.set_aside(self.journal_path(key))
-        try:
-            base = self._read_base(key, salvage=False)
-        except CorruptDatasetError:
-            files.set_aside(self.path(key))
-            base = _Base(Dataset(key))
-        return log, base
+        """Read what is sound of both files.
 
-    def _keep_foreign(self, path: Path) -> None:
-        kept = path.with_name(f"{path.name}.original")
-        if not kept.exists():
-            with files.writing(kept):
-                kept.write_bytes(path.read_bytes())
-            _log.info("%s was written by another program and is kept as %s", path, kept.name)
+        Raises
+        ------
+        DatasetWriteError
+            One cannot be read just now. It may be sound, so nothing is put in its place.
+        """
+        path, journal_path = self.path(key), self.journal_path(key)
+        with files.writing(journal_path):
+            log = journal.read(journal_path, key)
+        try:
+            return log, self._read_base(key, salvage=False)
+        except CorruptDatasetError as damage:
+            if isinstance(damage.__cause__, OSError):
+                raise DatasetWriteError(
+                    f"cannot write {path}: {damage}", path=str(path)
+                ) from damage
+            return log, _Base(Dataset(key), damaged=True)
 
     # ------------------------------------------------------------------ summary
 
-    def _summarise(self, key: DatasetKey) -> DatasetSummary:
-        path, journal_path = self.path(key), self.journal_path(key)
-        sizes = [s for s in (files.signature(path), files.signature(journal_path)) if s]
+    def _summarise(self, key: DatasetKey) -> DatasetSummary | None:
+        """Summarise one dataset; None when it was deleted since it was listed."""
+        path = self.path(key)
+        sizes = [signature for signature in self._state(key) if signature]
+        if not sizes:
+            return None
         size, modified = sum(s[1] for s in sizes), max(s[2] for s in sizes) // 1_000_000
         try:
             symbols = self._symbols(key)
@@ -278,7 +302,7 @@ def _encode(dataset: Dataset, log: journal.Journal) -> list[bytes]:
     }
     footer = orjson.dumps(
         {
-            "format": 1,
+            "format": _FORMAT,
             **identity,
             "chunk_bytes": len(chunk),
             "chunk_crc32": zlib.crc32(chunk),
@@ -324,6 +348,8 @@ def _read_footer(path: Path) -> dict[str, Any] | None:
                 tail = file.read()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
     return _parse_footer(memoryview(tail), path)
 
 
@@ -346,8 +372,34 @@ def _parse_footer(data: memoryview, path: Path) -> dict[str, Any] | None:
     _, checksum, _ = _TRAILER.unpack(data[-_TRAILER.size :])
     if len(footer) != length or zlib.crc32(footer) != checksum:
         raise _corrupt(path, "its footer does not match its checksum")
-    parsed: dict[str, Any] = orjson.loads(footer)
-    return parsed
+    try:
+        parsed = orjson.loads(footer)
+    except ValueError as error:
+        raise _corrupt(path, "its footer is not JSON") from error
+    if not _is_footer(parsed):
+        raise _corrupt(path, f"its footer is not one of format {_FORMAT}")
+    return parsed  # type: ignore[no-any-return]  # its shape was checked by hand
+
+
+_FOOTER_PARTS = {
+    "exchange": str,
+    "market_type": str,
+    "timeframe": str,
+    "chunk_bytes": int,
+    "chunk_crc32": int,
+    "journal": (str, type(None)),
+    "journal_bytes": int,
+    "symbols": dict,
+}
+
+
+def _is_footer(parsed: Any) -> bool:
+    return (
+        isinstance(parsed, dict)
+        and parsed.get("format") == _FORMAT
+        and all(isinstance(parsed.get(part, ...), kind) for part, kind in _FOOTER_PARTS.items())
+        and all(isinstance(facts, list) and len(facts) == 3 for facts in parsed["symbols"].values())
+    )
 
 
 def _check_identity(footer: Mapping[str, Any], key: DatasetKey, path: Path) -> None:

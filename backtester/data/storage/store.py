@@ -8,6 +8,7 @@ candle or its coverage away.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -137,10 +138,11 @@ def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     merged = dict(old)
     for name, value in new.items():
         before = merged.get(name)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            merged[name] = {**before, **value}
+        new_value = deepcopy(value)  # the caller's may change later
+        if isinstance(before, Mapping) and isinstance(new_value, Mapping):
+            merged[name] = {**before, **new_value}
         else:
-            merged[name] = value
+            merged[name] = new_value
     return merged
 
 

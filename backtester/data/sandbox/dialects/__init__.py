@@ -8,13 +8,19 @@ server owns the rest. Faults reach into a page of candles through `rows_of` and
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
+from backtester.data.errors import OptionError
 from backtester.data.model import Timeframe
 
-__all__ = ["Call", "Columns", "Dialect", "Page", "Reply"]
+if TYPE_CHECKING:
+    from backtester.data.sandbox.source import MarketSource
+
+__all__ = ["Call", "Columns", "Dialect", "Page", "Reply", "dialect_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +79,17 @@ class Dialect(Protocol):
     """How one exchange speaks."""
 
     columns: Columns
+    window_s: float
+    """How long a request counts against its family's limit, seconds."""
+    ccxt_paths: Mapping[str, Any]
+    """Keys of ccxt's ``urls['api']``, nested as there, and the paths behind them."""
 
     def family(self, path: str) -> str | None:
         """Give the group of endpoints that share one weight limit; None for foreign paths."""
         ...
 
     def limit(self, call: Call) -> int:
-        """Give the weight a minute allows in a call's family."""
+        """Give the weight that a window allows in a call's family."""
         ...
 
     def weight(self, call: Call) -> int:
@@ -129,3 +139,21 @@ class Dialect(Protocol):
     def with_rows(self, reply: Reply, rows: list[list[Any]]) -> Reply:
         """Give the same page with other rows."""
         ...
+
+
+def dialect_for(
+    name: str, market: MarketSource, weight_limits: Mapping[str, int] | None = None
+) -> Dialect:
+    """Give a dialect by name: what `make` of the module of that name makes.
+
+    Raises
+    ------
+    OptionError
+        There is no such module; it names those there are.
+    """
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    known = [one for one in known if not one.endswith("_payloads")]
+    if name not in known:
+        raise OptionError(f"no dialect {name!r}; there are {', '.join(known)}", value=name)
+    made: Dialect = import_module(f"{__name__}.{name}").make(market, weight_limits)
+    return made

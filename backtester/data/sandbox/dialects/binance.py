@@ -20,7 +20,7 @@ from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import binance_payloads as payloads
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
-__all__ = ["CCXT_PATHS", "WEIGHT_LIMITS", "Binance"]
+__all__ = ["CCXT_PATHS", "WEIGHT_LIMITS", "Binance", "make"]
 
 CCXT_PATHS: Final[Mapping[str, str]] = {
     "public": "/api/v3",
@@ -69,6 +69,11 @@ class _Question:
     limit: int
 
 
+def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Binance:
+    """Make the dialect; what every module of this folder offers."""
+    return Binance(market, weight_limits)
+
+
 class Binance:
     """Answers as Binance would for the symbols of a market.
 
@@ -85,6 +90,8 @@ class Binance:
     """
 
     columns = Columns(time=0, open=1, high=2, low=3, close=4, volume=5)
+    window_s = 60.0
+    ccxt_paths = CCXT_PATHS
 
     def __init__(
         self, market: MarketSource, weight_limits: Mapping[str, int] | None = None
