@@ -7,11 +7,15 @@ It is imported then, and not before: that takes seconds.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 __all__ = ["vbt"]
 
 vbt: Any
+
+# A library's warnings are for its user's handlers; without any, Python would print them.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
