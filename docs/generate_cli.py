@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from backtester.data.cli import app
 
-COMMANDS = ("fetch", "update", "summary", "sandbox")
+COMMANDS = ("fetch", "update", "summary", "exchanges", "sandbox")
 INTRODUCTION = """\
 # The command
 

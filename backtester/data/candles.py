@@ -190,36 +190,41 @@ def merge(
     -------
     (Candles, list of Revision)
         The union of all times, and every stored or earlier candle that a later
-        answer changed in any bit.
+        answer changed in any bit, in the order of the answers. Both are what
+        merging the answers one by one gives.
     """
     tables = [stored, *(a.candles for a in answers)]
-    asked = [0, *(a.asked_ms for a in answers)]
-    filled = [(t, when) for t, when in zip(tables, asked, strict=True) if len(t)]
+    filled = [(number, table) for number, table in enumerate(tables) if len(table)]
     if not filled:
         return stored, []
     if len(filled) == 1:
-        return filled[0][0], []
-    ordered = sorted(filled, key=lambda pair: int(pair[0].open_time[0]))
-    times = np.concatenate([t.open_time for t, _ in ordered])
+        return filled[0][1], []
+    ordered = sorted((t for _, t in filled), key=lambda table: int(table.open_time[0]))
+    times = np.concatenate([t.open_time for t in ordered])
     if bool(np.all(np.diff(times) > 0)):  # pages side by side: nothing to compare
-        return Candles(times, np.concatenate([t.values for t, _ in ordered])), []
-    times = np.concatenate([t.open_time for t, _ in filled])
-    values = np.concatenate([t.values for t, _ in filled])
-    when = np.repeat([w for _, w in filled], [len(t) for t, _ in filled])
+        return Candles(times, np.concatenate([t.values for t in ordered])), []
+    times = np.concatenate([t.open_time for _, t in filled])
+    values = np.concatenate([t.values for _, t in filled])
+    source = np.repeat([number for number, _ in filled], [len(t) for _, t in filled])
     order = np.argsort(times, kind="stable")  # stable: of equal times the later answer is last
-    times, values, when = times[order], values[order], when[order]
+    times, values, source = times[order], values[order], source[order]
     repeats = np.flatnonzero(times[1:] == times[:-1]) + 1
     changed = repeats[np.any(_bits(values[repeats]) != _bits(values[repeats - 1]), axis=1)]
-    revisions = [
-        Revision(
-            int(times[i]),
-            tuple(values[i - 1].tolist()),
-            tuple(values[i].tolist()),
-            int(when[i - 1]) or _asked_at(coverage, int(times[i])),
-            int(when[i]),
+    revisions = []
+    merged = 0
+    for i in changed[np.argsort(source[changed], kind="stable")]:  # by answer, then by time
+        number = int(source[i]) - 1
+        coverage = coverage.add(a.span for a in answers[merged:number])
+        merged = number
+        revisions.append(
+            Revision(
+                int(times[i]),
+                tuple(values[i - 1].tolist()),
+                tuple(values[i].tolist()),
+                _asked_at(coverage, int(times[i])),
+                answers[number].asked_ms,
+            )
         )
-        for i in changed
-    ]
     last = np.append(times[1:] != times[:-1], True)
     return Candles(times[last], values[last]), revisions
 

@@ -97,6 +97,12 @@ def fetch(
         bool,
         typer.Option("--no-cache", help="Ask the exchange afresh; its answer is still stored."),
     ] = False,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="auto: bulk archives where they are clearly cheaper than the API; api; archive."
+        ),
+    ] = "auto",
     storage_summary: Annotated[
         bool, typer.Option("--storage-summary", help="Show what is stored, and do nothing else.")
     ] = False,
@@ -113,11 +119,13 @@ def fetch(
             _print_summary(output, data_dir)
             return
         _require_one(output, symbols=symbols, top=top, inception=inception, start=start)
+        from backtester.data.fetching.archives.plan import Source
         from backtester.data.fetching.request import FetchRequest
         from backtester.data.fetching.symbols import parse_symbols
         from backtester.data.home import home_in
         from backtester.data.model import DatasetKey
 
+        chosen = Source.parse(source)
         key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
         settings = _settings(config, key.exchange)
         if top is not None:
@@ -135,6 +143,7 @@ def fetch(
             end,
             use_cache=not no_cache,
             exchange_config=settings,
+            source=chosen,
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 
@@ -179,6 +188,26 @@ def summary(data_dir: DataDir = None, as_json: AsJson = False, verbose: Verbose 
     output = _Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         _print_summary(output, data_dir)
+
+
+@app.command()
+def exchanges(as_json: AsJson = False) -> None:
+    """Show which exchanges are certified: markets, page size, depth, speed at the limit."""
+    from backtester.data.fetching.capabilities import certified
+
+    rows = [
+        {
+            "exchange": exchange,
+            "market_type": market_type.value,
+            "page_size": row.page_size,
+            "depth": row.depth,
+            "candles_per_second": row.candles_per_second,
+            "volume_delivered_in": "contracts" if row.volume_in_contracts else "base units",
+            "archive": row.archive,
+        }
+        for exchange, market_type, row in certified()
+    ]
+    _Output(as_json=as_json).show({"certified": rows}, rendering.print_exchanges)
 
 
 @app.command()

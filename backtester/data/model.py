@@ -7,6 +7,7 @@ epoch milliseconds as `int`, ccxt's unit; intervals are half-open `[start, end)`
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,6 +125,14 @@ class Timeframe:
             days = 28 if self.unit == "M" else 365
             return self.count * days * _FIXED_MS["d"]
         return self.count * _FIXED_MS[self.unit]
+
+    @property
+    def longest_ms(self) -> int:
+        """The length in milliseconds; of months and years the longest possible."""
+        if self.unit in _CALENDAR_MONTHS:
+            days = 31 if self.unit == "M" else 366
+            return self.count * days * _FIXED_MS["d"]
+        return self.typical_ms
 
     def index(self, ms: int) -> int:
         """Give the grid index of the candle that contains `ms`."""
@@ -332,23 +341,21 @@ class Coverage:
         return iter(self.spans)
 
     def add(self, spans: Iterable[Span]) -> Coverage:
-        """Give a coverage in which `spans` are answered too, the last one winning."""
-        new = list(spans)
-        if not new:
-            return self
-        kept: list[Span] = []
-        claimed: list[Interval] = []
-        for span in reversed(new):  # the last answer claims its interval first
-            kept.extend(_cut(span, claimed))
-            claimed = _join_intervals([*claimed, span.interval])
-        for span in self.spans:
-            kept.extend(_cut(span, claimed))
-        return Coverage(tuple(_join(sorted(kept))))
+        """Give a coverage in which `spans` are answered too, one after the other."""
+        kept = list(self.spans)
+        for span in spans:
+            _claim(kept, span)
+        return Coverage(tuple(kept)) if len(kept) else self
 
     def remove(self, interval: Interval) -> Coverage:
         """Give a coverage that has never been asked about `interval`."""
-        kept = [part for span in self.spans for part in _cut(span, [interval])]
-        return Coverage(tuple(kept))
+        return Coverage(
+            tuple(
+                Span(part.start, part.end, span.served, span.asked_ms)
+                for span in self.spans
+                for part in span.interval.subtract([interval])
+            )
+        )
 
     def missing(self, wanted: Interval) -> list[Interval]:
         """Give the parts of `wanted` never asked for, in order."""
@@ -356,41 +363,35 @@ class Coverage:
 
     def within(self, interval: Interval) -> Coverage:
         """Give the part of this coverage inside `interval`."""
+        first = bisect_right(self.spans, interval.start, key=lambda span: span.end)
+        behind = bisect_left(self.spans, interval.end, lo=first, key=lambda span: span.start)
         parts = (
             Span(max(s.start, interval.start), min(s.end, interval.end), s.served, s.asked_ms)
-            for s in self.spans
-            if s.start < interval.end and s.end > interval.start
+            for s in self.spans[first:behind]
         )
         return Coverage(tuple(parts))
 
 
-def _cut(span: Span, claimed: list[Interval]) -> list[Span]:
-    return [
-        Span(part.start, part.end, span.served, span.asked_ms)
-        for part in span.interval.subtract(claimed)
-    ]
+def _claim(kept: list[Span], new: Span) -> None:
+    """Put a span into sorted, disjoint ones: it takes its interval and joins its like.
 
-
-def _join(spans: list[Span]) -> list[Span]:
-    joined: list[Span] = []
-    for span in spans:
-        last = joined[-1] if joined else None
-        if last and last.end == span.start and last.served == span.served:
-            asked = min(last.asked_ms, span.asked_ms)
-            joined[-1] = Span(last.start, span.end, span.served, asked)
-        else:
-            joined.append(span)
-    return joined
-
-
-def _join_intervals(intervals: list[Interval]) -> list[Interval]:
-    joined: list[Interval] = []
-    for interval in sorted(intervals):
-        if joined and interval.start <= joined[-1].end:
-            joined[-1] = Interval(joined[-1].start, max(joined[-1].end, interval.end))
-        else:
-            joined.append(interval)
-    return joined
+    Bisection, since a series with many gaps has many spans.
+    """
+    first = bisect_left(kept, new.start, key=lambda span: span.end)
+    behind = bisect_right(kept, new.end, lo=first, key=lambda span: span.start)
+    start, end, asked = new.start, new.end, new.asked_ms
+    left: list[Span] = []
+    right: list[Span] = []
+    for old in kept[first:behind]:  # all that overlap or touch
+        if old.served != new.served:
+            if old.start < new.start:
+                left.append(Span(old.start, new.start, old.served, old.asked_ms))
+            if old.end > new.end:
+                right.append(Span(new.end, old.end, old.served, old.asked_ms))
+        elif old.start < new.start or old.end > new.end:
+            start, end = min(start, old.start), max(end, old.end)
+            asked = min(asked, old.asked_ms)
+    kept[first:behind] = [*left, Span(start, end, new.served, asked), *right]
 
 
 # --------------------------------------------------------------------------- identities

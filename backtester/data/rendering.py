@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "error",
     "print_account",
+    "print_exchanges",
     "print_anything",
     "print_summary",
     "print_total",
@@ -131,6 +132,28 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     for one in summary["files"].values():
         if one["problem"]:
             error(one["problem"])
+
+
+def print_exchanges(found: Mapping[str, Any]) -> None:
+    """Print the table of certified exchanges."""
+    from rich.table import Table
+
+    console = _console(sys.stdout)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("Exchange", "Market", "Page", "Reaches back", "Candles/s at the limit"):
+        table.add_column(title, justify="left" if title in ("Exchange", "Market") else "right")
+    for one in found["certified"]:
+        depth = f"{one['depth']:,} candles" if one["depth"] else "to the listing"
+        pace = one["candles_per_second"]
+        speed = f"{pace:,.0f}" if pace else "ccxt's pace"
+        page = f"{one['page_size']:,}"
+        table.add_row(one["exchange"], one["market_type"], page, depth, speed)
+    console.print(table)
+    console.print(
+        "Every other exchange of ccxt is asked in a generic, careful way: pages of 200, "
+        "every absence read twice.",
+        soft_wrap=True,
+    )
 
 
 @contextmanager

@@ -11,13 +11,13 @@ exchange's API documentation where named; read 2026-11.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backtester.data.fetching.budget import Limit
-from backtester.data.model import MarketType
+from backtester.data.model import MarketType, Timeframe
 
-__all__ = ["GENERIC", "Capability", "capability_of", "stated_limits"]
+__all__ = ["GENERIC", "Capability", "capability_of", "certified", "stated_limits"]
 
 _WINDOWS_S = {"SECOND": 1, "MINUTE": 60}
 _LONGEST_WINDOW_S = 300  # the ledger forgets what is older
@@ -38,14 +38,30 @@ class Capability:
     """Through `fetch_ohlcv`: whether to ask one candle early, as its bound may be exclusive."""
     asked_until: bool = False
     """Through `fetch_ohlcv`: whether the window's end must be sent along as ccxt's `until`."""
+    bounds: tuple[str, str] | None = None
+    """The API's own names of a window's start and end, which are then sent past what ccxt makes
+    of `since` and `until`: its grid of weeks and months is not the exchange's. `asked_early` is
+    then by a millisecond only."""
+    history: tuple[int, tuple[str, Any]] | None = None
+    """Where recent candles have an endpoint of their own: how many of them may safely be asked
+    of it, and the parameter that sends `fetch_ohlcv` to the other one for what is older. Well
+    within what it holds: ccxt's own choice is by a clock, and a request may wait."""
+    longest_window_ms: int | None = None
+    """The longest stretch of time in one request, milliseconds; None: a page of any length."""
     volume_in_contracts: bool = False
     """Whether ccxt hands on contracts where it says base units: times the contract size, then."""
     depth: int | None = None
     """How many of the newest candles the API serves at all; None: back to the listing."""
+    lacking: tuple[str, ...] = ()
+    """Timeframes that ccxt's class names though this market type has none of them."""
+    other_grid: tuple[str, ...] = ()
+    """Timeframes it has, but opens at other times than ours; they are not served."""
     archive: str | None = None
     """Where older candles than the API serves can be had, for people."""
     raw_method: str | None = None
     """ccxt's implicit method for the raw endpoint (Binance dialect); None: `fetch_ohlcv`."""
+    volume_column: int = 5
+    """Where a row of it has the base volume."""
     weights: tuple[tuple[int, int], ...] = ((1_000_000, 1),)
     """Cost of a page: the first entry (limit up to, weight) that fits."""
     limits: tuple[Limit, ...] = ()
@@ -54,8 +70,24 @@ class Capability:
     """The exchange's weight units in one of ccxt's cost units."""
     used_weight_header: str | None = None
     """The answer's header that states the weight used in the current window."""
+    remaining_weight_headers: tuple[str, str] | None = None
+    """Where no header states that: those which state the limit, and what is left of it."""
     market_types: tuple[str, ...] = ()
     """Binance-like `options.fetchMarkets.types`: what to load for this market type."""
+
+    def page_of(self, timeframe: Timeframe) -> int:
+        """Give how many candles of this length to ask for at once."""
+        if self.longest_window_ms is None:
+            return self.page_size
+        return min(self.page_size, max(self.longest_window_ms // timeframe.longest_ms, 1))
+
+    @property
+    def candles_per_second(self) -> float | None:
+        """What the exchange's limit allows at full pages; None where ccxt's pace is kept."""
+        if not self.limits:
+            return None
+        tightest = min(limit.weight / limit.window_s for limit in self.limits)
+        return tightest / self.weight(self.page_size) * self.page_size
 
     def weight(self, limit: int) -> int:
         """Give the cost of a page of `limit` candles in the exchange's units."""
@@ -89,6 +121,100 @@ _BINANCE_USDM = Capability(
     market_types=("linear",),
 )
 
+# developers.binance.com, coin-margined futures, kline data: at most 200 days between startTime and
+# endTime, column 5 counts contracts and column 7 is base volume. A start alone is not answered
+# with what comes first (ccxt issue 8454).
+_BINANCE_COINM = replace(
+    _BINANCE_USDM,
+    from_start=False,
+    longest_window_ms=200 * 86_400_000,
+    raw_method="dapiPublicGetKlines",
+    volume_column=7,
+    market_types=("inverse",),
+)
+
+# docs.kraken.com/api-reference/market-data/get-ohlc-data: the forming candle and up to 720 more;
+# a recorded answer has 721 rows. Its weeks open on Thursday, and its "2w" is 21600 minutes.
+_KRAKEN = Capability(
+    certified=True,
+    page_size=720,
+    from_start=False,
+    asked_early=False,  # ccxt's `kraken.py` does so itself: there `since` is exclusive
+    other_grid=("1w", "2w"),
+    depth=721,
+    archive="https://support.kraken.com/hc/en-us/articles/360047124832 (a ZIP file per quarter)",
+)
+
+# https://bybit-exchange.github.io/docs/v5/market/kline and /rate-limit. From a `start` alone the
+# oldest come first, wherever they are (pybit issue 186). ccxt rounds `since` up to whole weeks and
+# months of its own (`bybit.py`), and takes no end but `until`.
+_BYBIT = Capability(
+    certified=True,
+    page_size=1000,
+    from_start=True,
+    asked_early=False,
+    bounds=("start", "end"),
+    limits=(Limit(600, 5.0),),
+    weight_per_cost=0.2,  # ccxt: every public request costs 5, the exchange counts requests
+    market_types=("spot",),
+)
+_BYBIT_CONTRACTS = replace(_BYBIT, market_types=("linear", "inverse"))
+
+# docs.cdp.coinbase.com, advanced-trade: 10 public requests a second; a window of 350 candles is
+# refused, ccxt's `coinbase.py` asks for 300. Both bounds are inclusive. The contracts of its US
+# venue count contracts (those it had elsewhere had a contract size of 1).
+_COINBASE = Capability(
+    certified=True,
+    page_size=300,
+    from_start=False,
+    asked_early=False,
+    limits=(Limit(10, 1.0),),
+    weight_per_cost=1 / 3,  # ccxt: a public v3 request costs 3
+)
+_COINBASE_CONTRACTS = replace(_COINBASE, volume_in_contracts=True)
+
+# https://www.okx.com/docs-v5/en/ (candlesticks, candlesticks history). The newest of a window are
+# kept. `candles` holds the 1,440 newest and takes 40 requests in 2 s, `history-candles` all and
+# 20; here they share one budget. Where the latter gives 100 at a time, as it did until 2025, a
+# page takes more requests.
+_OKX = Capability(
+    certified=True,
+    page_size=300,
+    from_start=False,
+    asked_early=False,  # ccxt's `okx.py` does so itself: there `before` is exclusive
+    asked_until=True,
+    history=(1000, ("type", "HistoryCandles")),
+    weights=((300, 2),),
+    limits=(Limit(40, 2.0),),
+    weight_per_cost=2.0,  # ccxt: history-candles cost 1, candles a half
+)
+
+# www.kucoin.com/docs-new: klines, and rate-limit: public calls of an address share a pool of 2000
+# in 30 s (ccxt's pace is that of the spot pool, twice as fast); a page costs 3 of it. Its weeks
+# open on Thursday (Kucoin/kucoin-api-docs, issues 350 and 373). At most 1500 candles come, the
+# end not counting; with the early one asked for, a page is whole even if it did count.
+_KUCOIN = Capability(
+    certified=True,
+    page_size=1499,
+    from_start=False,
+    other_grid=("1w",),
+    weights=((1500, 3),),
+    limits=(Limit(2000, 30.0),),
+    weight_per_cost=1.0,
+    remaining_weight_headers=("gw-ratelimit-limit", "gw-ratelimit-remaining"),
+    market_types=("spot",),
+)
+# At most 500 candles, both bounds counting. ccxt: costs of futures count double.
+_KUCOIN_CONTRACTS = replace(
+    _KUCOIN,
+    page_size=499,
+    asked_early=False,
+    volume_in_contracts=True,
+    lacking=("3m", "6h", "1M"),
+    weight_per_cost=0.5,
+    market_types=("contract",),
+)
+
 _TABLE: dict[tuple[str, MarketType], Capability] = {
     (exchange, market_type): row
     for exchange in ("binance", "sandbox")
@@ -100,6 +226,23 @@ _TABLE: dict[tuple[str, MarketType], Capability] = {
 } | {
     ("binanceusdm", MarketType.SWAP): _BINANCE_USDM,
     ("binanceusdm", MarketType.FUTURE): _BINANCE_USDM,
+    ("binancecoinm", MarketType.SWAP): _BINANCE_COINM,
+    ("binancecoinm", MarketType.FUTURE): _BINANCE_COINM,
+    ("bybit", MarketType.SPOT): _BYBIT,
+    ("bybit", MarketType.SWAP): _BYBIT_CONTRACTS,
+    ("bybit", MarketType.FUTURE): _BYBIT_CONTRACTS,
+    ("okx", MarketType.SPOT): replace(_OKX, market_types=("spot",)),
+    ("okx", MarketType.SWAP): replace(_OKX, market_types=("swap",)),
+    ("okx", MarketType.FUTURE): replace(_OKX, market_types=("future",)),
+    ("kraken", MarketType.SPOT): _KRAKEN,
+    ("coinbase", MarketType.SPOT): _COINBASE,
+    ("coinbase", MarketType.SWAP): _COINBASE_CONTRACTS,
+    ("coinbase", MarketType.FUTURE): _COINBASE_CONTRACTS,
+    ("kucoin", MarketType.SPOT): _KUCOIN,
+    ("kucoin", MarketType.SWAP): _KUCOIN_CONTRACTS,
+    ("kucoin", MarketType.FUTURE): _KUCOIN_CONTRACTS,
+    ("kucoinfutures", MarketType.SWAP): _KUCOIN_CONTRACTS,
+    ("kucoinfutures", MarketType.FUTURE): _KUCOIN_CONTRACTS,
 }
 
 
@@ -116,6 +259,14 @@ def stated_limits(answer: Any) -> tuple[Limit, ...]:
         if entry.get("rateLimitType") == "REQUEST_WEIGHT" and 0 < window_s <= _LONGEST_WINDOW_S:
             found.append(Limit(int(entry["limit"]), float(window_s)))
     return tuple(found)
+
+
+def certified() -> list[tuple[str, MarketType, Capability]]:
+    """List the rows of the table, by exchange and market type."""
+    return sorted(
+        ((exchange, market_type, row) for (exchange, market_type), row in _TABLE.items()),
+        key=lambda entry: entry[:2],
+    )
 
 
 def capability_of(exchange_id: str, market_type: MarketType) -> Capability:

@@ -9,6 +9,7 @@ from typing import Any
 from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
 from backtester.data.dates import DateLike
 from backtester.data.events import OnEvent
+from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.pipeline import run
 from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.fetching.symbols import parse_symbols
@@ -33,6 +34,7 @@ def fetch_data(
     exchange_config: Mapping[str, Any] | None = None,
     data_dir: PathLike | None = None,
     include_forming: bool = False,
+    source: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Fetch candles, from the store as far as it has them and else from the exchange.
@@ -62,6 +64,10 @@ def fetch_data(
         Where datasets are kept; see `settings.data_directory`.
     include_forming : bool
         Add the candle that has not closed yet. It is never stored.
+    source : str
+        ``'auto'``: the exchange's bulk archives where it has any and they are clearly cheaper,
+        its API for all else; ``'api'``: never archives; ``'archive'``: archives wherever they
+        have files. Their address can be set with ``archiveUrl`` in `exchange_config`.
     on_event : callable, optional
         Called with progress events, see `backtester.data.events`.
 
@@ -92,6 +98,7 @@ def fetch_data(
         use_cache,
         include_forming,
         exchange_config,
+        source=Source.parse(source),
     )
     result = run(request, home_in(data_dir), on_event)
     return as_data(result, single=isinstance(symbols, str))
@@ -110,6 +117,7 @@ def fetch_top_symbols(
     exchange_config: Mapping[str, Any] | None = None,
     data_dir: PathLike | None = None,
     include_forming: bool = False,
+    source: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Fetch the candles of the symbols with the highest 24 h volume.
@@ -123,7 +131,7 @@ def fetch_top_symbols(
         How many symbols.
     timeframe, market_type, start_date, end_date, use_cache
         See `fetch_data`.
-    exchange_config, data_dir, include_forming, on_event
+    exchange_config, data_dir, include_forming, source, on_event
         See `fetch_data`.
 
     Returns
@@ -149,6 +157,7 @@ def fetch_top_symbols(
         use_cache,
         include_forming,
         exchange_config,
+        source=Source.parse(source),
     )
     volumes = {symbol: market["quote_volume"] for symbol, market in markets.items()}
     return as_data(run(request, home, on_event), volume_data=volumes)

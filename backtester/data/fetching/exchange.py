@@ -23,6 +23,7 @@ from backtester.data.errors import (
     BadResponseError,
     BannedError,
     CandleError,
+    ExchangeUnavailableError,
     NotServedError,
     OptionError,
     RateLimitedError,
@@ -30,6 +31,7 @@ from backtester.data.errors import (
     UnknownMarketTypeError,
     UnknownTimeframeError,
 )
+from backtester.data.fetching.archives.plan import archive_url
 from backtester.data.fetching.budget import Budget, Ledger, Limit, Ticket, default_ledger_path
 from backtester.data.fetching.capabilities import Capability, capability_of, stated_limits
 from backtester.data.fetching.faults import HttpAnswer, translate
@@ -41,6 +43,7 @@ __all__ = ["Exchange"]
 
 _UNLIMITED = (Limit(10**12, 1.0),)
 _GENERIC_WINDOW_S = 4.0
+_DOWNLOAD_S = 300.0
 _COST_PARTS = 100  # ccxt's costs are fractions; the ledger counts whole units
 
 _NO_ANSWER = HttpAnswer()
@@ -91,6 +94,7 @@ class Exchange:
         self.stated_limits: list[tuple[int, float]] = []
         """What the exchange has stated since this connection was made."""
         settings, sandbox_url = _settings(exchange_id, self.capability, market_type, config)
+        self.archive_url = archive_url(exchange_id, config, sandbox_url)
         self._client: Any = _client_class(exchange_id)(settings)
         if sandbox_url is not None:
             self._client.urls["api"] = _moved(self._client.urls["api"], sandbox_url)
@@ -126,7 +130,16 @@ class Exchange:
         if not isinstance(theirs, int):
             raise BadResponseError(f"{self.id} answered {theirs!r} for its clock")
         # What it showed was true half a round trip ago.
-        return theirs + (time.time_ns() // 1_000_000 - before) // 2
+        now_ms: int = theirs + (time.time_ns() // 1_000_000 - before) // 2
+        self.follow_clock(now_ms - time.time_ns() // 1_000_000)
+        return now_ms
+
+    def follow_clock(self, ahead_ms: int) -> None:
+        """Let ccxt go by the exchange's clock, which is so many milliseconds ahead of ours.
+
+        Some of its classes cut windows off at their "now", or choose endpoints by it.
+        """
+        self._client.ahead_ms = ahead_ms
 
     async def load_markets(self) -> tuple[list[Market], list[dict[str, Any]]]:
         """Ask for the markets: those of this market type, and ccxt's own records of them."""
@@ -164,10 +177,13 @@ class Exchange:
         UnknownTimeframeError
             With the list of those it has.
         """
-        supported = list(self._client.timeframes or {})
+        shifted = self.capability.other_grid
+        without = {*shifted, *self.capability.lacking}
+        supported = [name for name in self._client.timeframes or {} if name not in without]
         if str(timeframe) not in supported:
+            own = " that open when ours do" if str(timeframe) in shifted else ""
             raise UnknownTimeframeError(
-                f"{self.id} has no {timeframe} candles; it has {', '.join(supported)}",
+                f"{self.id} has no {timeframe} candles{own}; it has {', '.join(supported)}",
                 value=str(timeframe),
                 supported=supported,
             )
@@ -202,7 +218,7 @@ class Exchange:
                 rows = await self._raw_rows(market, timeframe, ask)
             else:
                 rows = await self._unified_rows(market, timeframe, ask)
-        times, values = _columns(rows)
+        times, values = _columns(rows, self.capability.volume_column)
         if self.capability.volume_in_contracts:
             values[:, 4] *= market.contract_size
         try:
@@ -214,6 +230,42 @@ class Exchange:
         if len(times) and not len(candles) and self.capability.from_start:
             raise BadResponseError(f"{self.id} {market.symbol}: candles of another time came")
         return candles
+
+    async def download(self, url: str) -> tuple[int, bytes]:
+        """Get a file over ccxt's own session, so that proxies and TLS settings hold.
+
+        No budget: archives are another host, which counts no weight.
+
+        Returns
+        -------
+        (int, bytes)
+            HTTP status and body.
+
+        Raises
+        ------
+        TransientFetchError
+            Nothing came, or not all of it.
+        """
+        import aiohttp
+
+        client = self._client
+        client.open(True)
+        http, https, socks = client.check_proxy_settings(url, "GET", None, None)
+        session = client.session
+        if socks:
+            client.socks_proxy_sessions = client.socks_proxy_sessions or {}
+            session = client.get_socks_proxy_session(socks)
+        quiet_s = client.timeout / 1000
+        limit = aiohttp.ClientTimeout(_DOWNLOAD_S, sock_connect=quiet_s, sock_read=quiet_s)
+        proxy = http or https or client.aiohttp_proxy
+        try:
+            async with session.get(url, proxy=proxy, timeout=limit) as response:
+                return response.status, await response.read()
+        except aiohttp.ClientPayloadError as error:
+            raise BadResponseError(f"{url}: the body ended early: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            said = str(error) or type(error).__name__
+            raise ExchangeUnavailableError(f"{url}: {said}") from error
 
     async def quote_volumes(self) -> dict[str, float]:
         """Ask for the 24 h volume of every market of this type, in quote units, by symbol."""
@@ -247,15 +299,32 @@ class Exchange:
 
     async def _unified_rows(self, market: Market, timeframe: Timeframe, ask: Ask) -> Any:
         """Ask through ccxt's `fetch_ohlcv`, as the capability row says."""
-        assert ask.since is not None, "only exchanges that answer from the start are asked so"
-        since, limit, params = ask.since, ask.limit, {}
-        if self.capability.asked_early:
+        since, limit = ask.since, ask.limit
+        params: dict[str, Any] = {}
+        if self.capability.bounds is not None:
+            params = self._own_bounds(ask)
+        elif since is not None and self.capability.asked_early:
             since, limit = max(timeframe.next(since, -1), 0), limit + 1
-        if self.capability.asked_until and ask.until is not None:
+        if ask.until is not None and self.capability.asked_until:
             params["until"] = ask.until - 1
+        if self.capability.history is not None and ask.since is not None:
+            recent, (name, value) = self.capability.history
+            if ask.since < timeframe.next(self._client.milliseconds(), -recent):
+                params[name] = value
         return await self._client.fetch_ohlcv(
             market.symbol, str(timeframe), since=since, limit=limit, params=params
         )
+
+    def _own_bounds(self, ask: Ask) -> dict[str, Any]:
+        """Name a window's ends in the exchange's own words."""
+        assert self.capability.bounds is not None
+        start, end = self.capability.bounds
+        params = {}
+        if ask.since is not None:  # 0 might count as not sent
+            params[start] = max(ask.since - int(self.capability.asked_early), 1)
+        if ask.until is not None:
+            params[end] = ask.until - 1
+        return params
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -321,6 +390,11 @@ class _Shared:
     """Mixed into ccxt's class: requests pass our budget, and answers are seen whole."""
 
     exchange: Exchange
+    ahead_ms = 0
+
+    def milliseconds(self) -> int:
+        now_ms: int = super().milliseconds()  # type: ignore[misc]  # ccxt's, one class up
+        return now_ms + self.ahead_ms
 
     async def throttle(self, cost: float | None = None) -> None:
         await self.exchange._send(cost)
@@ -390,6 +464,7 @@ def _settings(
     if config is not None and not isinstance(config, Mapping):
         raise OptionError(f"exchange_config must be a mapping of ccxt settings, not {config!r}")
     settings = dict(config or {})  # ccxt copies what it takes from it
+    settings.pop("archiveUrl", None)  # not ccxt's
     options: dict[str, Any] = {"defaultType": market_type.value}
     if capability.market_types:
         options["fetchMarkets"] = {"types": list(capability.market_types)}
@@ -415,7 +490,7 @@ def _budget_key(client: Any, capability: Capability) -> str:
     """Name whom the exchange counts: its host, and the way out that it sees."""
     urls = client.urls["api"]
     if capability.raw_method and isinstance(urls, Mapping):
-        urls = urls["fapiPublic" if capability.raw_method.startswith("fapi") else "public"]
+        urls = urls[capability.raw_method.partition("Get")[0]]
     while isinstance(urls, Mapping):
         urls = next(iter(urls.values()))
     host = urlsplit(client.implode_hostname(urls)).netloc
@@ -436,15 +511,19 @@ _shared_ledger: Ledger | None = None
 
 
 def _used_weight(answer: HttpAnswer, capability: Capability) -> int | None:
-    if capability.used_weight_header is None or not answer.headers:
+    if not answer.headers:
         return None
-    for name, value in answer.headers.items():
-        if name.lower() == capability.used_weight_header and value.isdigit():
-            return int(value)
-    return None
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    if capability.remaining_weight_headers is not None:
+        limit, left = (headers.get(name, "") for name in capability.remaining_weight_headers)
+        return int(limit) - int(left) if limit.isdigit() and left.isdigit() else None
+    used = headers.get(capability.used_weight_header or "", "")
+    return int(used) if used.isdigit() else None
 
 
-def _columns(rows: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _columns(
+    rows: Any, volume_column: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read rows of [open time, open, high, low, close, volume, …]: numbers or decimal text."""
     if not isinstance(rows, list):
         raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")
@@ -454,8 +533,8 @@ def _columns(rows: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         columns = list(zip(*rows, strict=True))
         times = np.array(columns[0], dtype=np.int64)
         values = np.empty((len(rows), 5), np.float64)
-        for at in range(5):
-            values[:, at] = np.fromiter(map(float, columns[at + 1]), np.float64, len(rows))
+        for at, column in enumerate((1, 2, 3, 4, volume_column)):
+            values[:, at] = np.fromiter(map(float, columns[column]), np.float64, len(rows))
     except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise BadResponseError(f"rows that are not candles: {error}") from error
     return times, values

@@ -54,6 +54,11 @@ _BAD, _NO_REASON = 400, "ExchangeNotAvailable"
 """What ccxt makes of a 400 whose body says nothing; a code in the body has its own class."""
 _TOO_MANY = 429
 _BANNED = 418
+_TOO_FREQUENT = "too frequent"
+"""How Bybit words its ban of ten minutes, with a 403; without that it is its front server that
+refuses a region. https://bybit-exchange.github.io/docs/v5/rate-limit"""
+_RESET_MS = "gw-ratelimit-reset"
+"""KuCoin's word for it, in milliseconds. https://www.kucoin.com/docs-new/rate-limit"""
 
 _BY_CLASS: dict[str, type[DataError]] = {
     "BadSymbol": UnknownSymbolError,
@@ -88,7 +93,7 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
         return error
     facts = {"exchange": exchange, "status": answer.status, "ccxt_error": type(error).__name__}
     said = _said(error)
-    if answer.status == _BANNED:
+    if answer.status == _BANNED or (answer.status == 403 and _TOO_FREQUENT in said):
         wait = retry_after_s(answer.headers) or DEFAULT_BAN_S
         until = int((time.time() + wait) * 1000)
         return BannedError(
@@ -131,10 +136,17 @@ def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
 
 
 def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
-    """Read Retry-After: seconds or an HTTP date; None when it is missing or unreadable."""
+    """Read Retry-After: seconds or an HTTP date; None when it is missing or unreadable.
+
+    Where an exchange has a header of its own for it, that one counts.
+    """
     if not headers:
         return None
-    value = next((v for k, v in headers.items() if k.lower() == "retry-after"), "").strip()
+    named = {name.lower(): value.strip() for name, value in headers.items()}
+    own = named.get(_RESET_MS, "")
+    if own.isdigit():
+        return int(own) / 1000
+    value = named.get("retry-after", "")
     if not value:
         return None
     try:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -49,6 +49,9 @@ from backtester.data.fetching.planning import (
 )
 from backtester.data.model import Interval, Market, Served, Timeframe
 
+if TYPE_CHECKING:
+    from backtester.data.fetching.archives.source import ArchiveSource
+
 __all__ = ["Fetcher", "SeriesJob", "trying"]
 
 T = TypeVar("T")
@@ -60,6 +63,14 @@ ATTEMPTS = 6
 _BYTES_PER_CANDLE = 48
 _PAGES_WORTH_A_PROBE = 4
 """From so many pages on, asking for the inception first costs less than it may save."""
+
+
+class _GivenUpError(Exception):
+    """One request failed for good: not to be tried again with the walk it belongs to."""
+
+    def __init__(self, error: TransientFetchError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -95,6 +106,8 @@ class Fetcher:
     keep : callable
         Given every answer as it comes, to be stored.
     on_event : callable
+    archives : ArchiveSource, optional
+        Asked first for what it has.
     """
 
     def __init__(
@@ -103,19 +116,29 @@ class Fetcher:
         timeframe: Timeframe,
         keep: Callable[[Answer], None],
         on_event: Callable[[Event], None],
+        archives: ArchiveSource | None = None,
     ) -> None:
         self._exchange = exchange
         self._timeframe = timeframe
         self._keep = keep
         self._on_event = on_event
+        self._archives = archives
         self._stop: DataError | None = None
+        self._page_size = exchange.capability.page_of(timeframe)
+        self._begun_ms = time.time_ns() // 1_000_000
         self._last_success = time.monotonic()
 
     async def run(self, jobs: list[SeriesJob]) -> None:
         """Fetch all jobs; each ends with all its answers, or with its error set."""
         await _in_parallel(self._begin(job) for job in jobs)
+        sound = [job for job in jobs if job.error is None]
+        if self._archives is not None:
+            for job in sound:
+                self._archives.plan(job)
         self._on_event(self._plan(jobs))
-        page_size = self._exchange.capability.page_size
+        if self._archives is not None:
+            await self._archives.fetch(sound, self._learn)
+        page_size = self._page_size
         by_symbol = {job.symbol: job for job in jobs}
         pages = interleave(
             [cut(job.symbol, job.intervals, self._timeframe, page_size) for job in jobs]
@@ -135,7 +158,7 @@ class Fetcher:
         if capability.depth is not None:
             oldest = reachable_from(self._timeframe, reader.now_ms, capability.depth)
             self._drop_before(job, oldest, Served.BEYOND_DEPTH)
-        needed = pages_needed(job.intervals, self._timeframe, capability.page_size)
+        needed = pages_needed(job.intervals, self._timeframe, self._page_size)
         # Where history is cut off, a first candle that is shown need not be the first there was.
         askable = reader.inception is None and capability.depth is None
         if askable and needed >= _PAGES_WORTH_A_PROBE:
@@ -157,15 +180,15 @@ class Fetcher:
     async def _probe(self, job: SeriesJob) -> None:
         """Find a symbol's inception by asking."""
 
-        async def probe() -> int | None:
+        def probe() -> Generator[Ask, Candles, int | None]:
             if self._exchange.capability.from_start:
-                return await self._drive(job, find_inception(job.reader))
+                return find_inception(job.reader)
             ladder = [*self._exchange.coarser(self._timeframe), self._timeframe]
-            search = search_inception(ladder, self._exchange.capability.page_size, job.reader)
-            return await self._drive(job, search)
+            size = min(self._exchange.capability.page_of(rung) for rung in ladder)
+            return search_inception(ladder, size, job.reader, job.market.created_ms)
 
         try:
-            inception = await self._trying(job.symbol, probe)
+            inception = await self._drive(job, probe)
         except DataError as error:
             self._fail(job, error)
             return
@@ -174,7 +197,7 @@ class Fetcher:
 
     def _plan(self, jobs: list[SeriesJob]) -> FetchPlanned:
         """Say what the pages of all jobs will cost."""
-        capability, size = self._exchange.capability, self._exchange.capability.page_size
+        capability, size = self._exchange.capability, self._page_size
         todo = [job for job in jobs if job.error is None and job.intervals]
         requests = candles = weight = 0
         for job in todo:
@@ -183,9 +206,13 @@ class Fetcher:
             requests, candles = requests + pages, candles + steps
             last = min(max(steps - (pages - 1) * size, 1), size)
             weight += (pages - 1) * capability.weight(size) + capability.weight(last)
+        symbols = {job.symbol for job in todo}
+        if self._archives is not None:
+            files, steps, theirs = self._archives.planned
+            requests, candles, symbols = requests + files, candles + steps, symbols | theirs
         return FetchPlanned(
             exchange=self._exchange.id,
-            symbols=len(todo),
+            symbols=len(symbols),
             requests=requests,
             candles=candles,
             weight=weight,
@@ -198,8 +225,8 @@ class Fetcher:
         if job.error is not None or job.knows(page.interval):
             return
         try:
-            candles, findings = await self._trying(
-                job.symbol, lambda: self._drive(job, read_window(page.interval, job.reader))
+            candles, findings = await self._drive(
+                job, lambda: read_window(page.interval, job.reader)
             )
         except DataError as error:
             self._fail(job, error)
@@ -211,8 +238,25 @@ class Fetcher:
             # as coverage, it would never be asked for again.
             self._fail(job, self._no_candle(job))
             return
-        self._learn(job, candles, findings)
+        self._learn(job, candles, self._sunk(job, candles, findings))
         self._on_event(PageFetched(job.symbol, page.interval, len(candles)))
+
+    def _sunk(self, job: SeriesJob, candles: Candles, findings: list[Finding]) -> list[Finding]:
+        """Tell what an API of limited depth has let go of since the fetch began from absences."""
+        depth = self._exchange.capability.depth
+        if depth is None:
+            return findings
+        now_ms = job.reader.now_ms + time.time_ns() // 1_000_000 - self._begun_ms
+        oldest = reachable_from(self._timeframe, now_ms, depth)
+        if len(candles):
+            oldest = min(oldest, int(candles.open_time[0]))
+        sunk, told = Interval(0, oldest), []
+        for finding in findings:
+            if gone := finding.interval.intersection(sunk):
+                told.append(Finding(gone, Served.BEYOND_DEPTH))
+            kept = finding.interval.subtract([sunk])
+            told += [Finding(rest, finding.served) for rest in kept]
+        return told
 
     def _learn(self, job: SeriesJob, candles: Candles, findings: list[Finding]) -> None:
         asked_ms = time.time_ns() // 1_000_000
@@ -235,15 +279,31 @@ class Fetcher:
 
     # ------------------------------------------------------------------ one request
 
-    async def _drive(self, job: SeriesJob, walk: Generator[Ask, Candles, T]) -> T:
-        """Let a reader of `paging` ask until it knows."""
+    async def _drive(self, job: SeriesJob, begin: Callable[[], Generator[Ask, Candles, T]]) -> T:
+        """Let a reader of `paging` ask until it knows; begin again where answers contradict.
+
+        Requests are tried again one by one: of a walk that begins anew at every fault, a long
+        one would hardly ever come to its end.
+        """
+        try:
+            return await self._trying(job.symbol, lambda: self._walk(job, begin()))
+        except _GivenUpError as given_up:
+            raise given_up.error from given_up.error.__cause__
+
+    async def _walk(self, job: SeriesJob, walk: Generator[Ask, Candles, T]) -> T:
         try:
             ask = next(walk)
             while True:
-                ask = walk.send(await self._ask(job.market, ask))
+                ask = walk.send(await self._answer(job, ask))
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    async def _answer(self, job: SeriesJob, ask: Ask) -> Candles:
+        try:
+            return await self._trying(job.symbol, lambda: self._ask(job.market, ask))
+        except TransientFetchError as error:
+            raise _GivenUpError(error) from error
 
     async def _ask(self, market: Market, ask: Ask) -> Candles:
         candles = await self._exchange.candles(market, ask.timeframe or self._timeframe, ask)

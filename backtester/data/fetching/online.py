@@ -10,9 +10,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from backtester.data.cache_system.cache_manager import CacheManager
+from backtester.data.cache_system.cache_manager import CacheManager, FailedSymbol
 from backtester.data.errors import DataError, NotServedError, StorageError
 from backtester.data.events import Event, SymbolFailed, Waiting
+from backtester.data.fetching.archives.plan import Source
+from backtester.data.fetching.archives.source import ArchiveSource
 from backtester.data.fetching.exchange import Exchange
 from backtester.data.fetching.fetcher import Fetcher, SeriesJob, trying
 from backtester.data.fetching.keeper import Keeper
@@ -57,22 +59,56 @@ async def _answer(task: Task) -> None:
             SeriesJob(markets[symbol], intervals, _reader(task, exchange, symbol, now_ms))
             for symbol, intervals in task.gaps(wanted).items()
         ]
+        archives = _archives(task, exchange, now_ms)
         try:
-            await _fetch(task, exchange, jobs)
+            await _fetch(task, exchange, jobs, archives)
+            for job in jobs:
+                _note(task, job)
+            if request.include_forming:
+                await _add_forming(task, exchange, markets)
         finally:
-            task.result.requests = exchange.requests
-        for job in jobs:
-            _note(task, job)
-        if request.include_forming:
-            await _add_forming(task, exchange, markets)
+            task.result.requests = exchange.requests + (archives.requests if archives else 0)
     task.select(wanted)
 
 
-async def _fetch(task: Task, exchange: Exchange, jobs: list[SeriesJob]) -> None:
+def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | None:
+    """Give the exchange's archives, if it has any and they may be asked.
+
+    Raises
+    ------
+    NotServedError
+        They are asked for by name, and it has none.
+    """
+    source = task.request.source
+    if source is Source.API:
+        return None
+    if exchange.archive_url is None:
+        if source is Source.ARCHIVE:
+            raise NotServedError(
+                f"{exchange.id} has no archives we know of; name their address as 'archiveUrl' "
+                "in exchange_config, or leave the source to 'auto'",
+                exchange=exchange.id,
+            )
+        return None
+    return ArchiveSource(
+        exchange,
+        exchange.archive_url,
+        task.request.key.timeframe,
+        page_size=exchange.capability.page_size,
+        now_ms=now_ms,
+        source=source,
+        on_event=task.on_event,
+    )
+
+
+async def _fetch(
+    task: Task, exchange: Exchange, jobs: list[SeriesJob], archives: ArchiveSource | None
+) -> None:
     """Fetch the jobs into the store and into what the task knows."""
     key = task.request.key
     async with Keeper(task.home.store, key) as keeper:
-        await Fetcher(exchange, key.timeframe, keeper.keep, task.on_event).run(jobs)
+        fetcher = Fetcher(exchange, key.timeframe, keeper.keep, task.on_event, archives)
+        await fetcher.run(jobs)
     task.learn([answer for job in jobs for answer in job.answers])
     for job in jobs:
         job.answers.clear()  # merged by now; folding needs the memory
@@ -114,7 +150,6 @@ async def _add_forming(task: Task, exchange: Exchange, markets: dict[str, Market
         except DataError as error:
             task.result.failures[name] = error
             task.on_event(SymbolFailed(name, str(error)))
-    task.result.requests = exchange.requests
 
 
 def _reader(task: Task, exchange: Exchange, symbol: str, now_ms: int) -> Reader:
@@ -136,6 +171,7 @@ async def _exchange_now(
     local = time.time_ns() // 1_000_000
     known = cache.get_clock_offset(exchange.id)
     if known is not None and 0 <= local - known.measured_ms < _CLOCK_FRESH_MS:
+        exchange.follow_clock(known.offset_ms)
         return local + known.offset_ms
     now_ms = await trying(exchange.now_ms, exchange.id, on_event)
     cache.save_clock_offset(exchange.id, now_ms - time.time_ns() // 1_000_000)
@@ -149,7 +185,7 @@ async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
     )
     cache, where = task.home.cache, (exchange.id, exchange.market_type)
     book = SymbolBook.of(markets)
-    failed = cache.get_failed(*where) if task.request.use_cache else {}
+    failed = _failed(cache, where) if task.request.use_cache else {}
     for name in task.request.symbols:
         symbol = book.find(name)
         if symbol is not None and symbol not in failed:
@@ -165,6 +201,13 @@ async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
         task.result.failures[name] = error
         task.on_event(SymbolFailed(name, str(error)))
     return {market.symbol: market for market in markets}
+
+
+def _failed(cache: CacheManager, where: tuple[str, MarketType]) -> dict[str, FailedSymbol]:
+    """Give the symbols not worth asking for; what the list of markets did not say since then."""
+    fetched = cache.markets_fetched_ms(*where) or 0
+    known = cache.get_failed(*where)
+    return {symbol: one for symbol, one in known.items() if one.failed_ms >= fetched}
 
 
 async def markets_of(

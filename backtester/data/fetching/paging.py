@@ -133,7 +133,7 @@ def find_inception(reader: Reader) -> Generator[Ask, Candles, int | None]:
 
 
 def search_inception(
-    ladder: list[Timeframe], page_size: int, reader: Reader
+    ladder: list[Timeframe], page_size: int, reader: Reader, created_ms: int | None = None
 ) -> Generator[Ask, Candles, int | None]:
     """Find the market's first candle by windows alone, from the coarsest timeframe down.
 
@@ -147,6 +147,9 @@ def search_inception(
         From the longest to the reader's own.
     page_size : int
         Candles per request.
+    created_ms : int, optional
+        When the exchange says that the market began, UTC epoch milliseconds: where to look
+        first. What lies before is looked at all the same.
 
     Returns
     -------
@@ -156,7 +159,10 @@ def search_inception(
     found: int | None = None
     for rung in ladder:
         floor = rung.floor(_FIRST_MARKET_MS if found is None else found)
-        shown = yield from _first_shown(rung, floor, page_size, reader.now_ms)
+        likely = max(floor, rung.floor(created_ms or 0)) if found is None else floor
+        shown = yield from _first_shown(rung, likely, page_size, reader.now_ms)
+        if shown is None and likely > floor:
+            shown = yield from _first_shown(rung, floor, page_size, reader.now_ms)
         if shown is not None:
             found = max((yield from _first_before(rung, floor, page_size, shown)), found or 0)
     reader.inception = found

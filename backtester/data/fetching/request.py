@@ -10,6 +10,7 @@ from typing import Any
 from backtester.data.candles import Candles, Revision, Series, overlay
 from backtester.data.dates import INCEPTION, is_absolute, parse_date
 from backtester.data.errors import DataError, DateError, EmptyIntervalError, StorageError
+from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.planning import closed_end
 from backtester.data.model import DatasetKey, Interval, format_ms
 
@@ -39,6 +40,8 @@ class FetchRequest:
     exchange_config: Mapping[str, Any] | None = None
     only_newer: bool = False
     """Ask only from each symbol's last stored candle on, and for that one again."""
+    source: Source = Source.AUTO
+    """Whether archives may answer in place of the API."""
 
     @property
     def dated(self) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 import orjson
 from aiohttp import web
 
+from backtester.data.sandbox.archives import ArchiveTree
 from backtester.data.sandbox.dialects import Call, Dialect, Reply, dialect_for
 from backtester.data.sandbox.faults import Delivery, Fault, Faults
 from backtester.data.sandbox.journal import Journal, Request
@@ -86,6 +87,7 @@ class SandboxServer:
         self.latency_s = latency_s
         self.faults = Faults() if faults is None else faults
         self.requests = Journal()
+        self.archives = ArchiveTree(self.market)
         self._address = (host, port)
         spoken = dialect_for(dialect, self.market, weight_limits)
         self._weights = WeightBook(window_s=spoken.window_s) if weights is None else weights
@@ -201,12 +203,22 @@ class SandboxServer:
     def _delivery(self, path: str, params: Mapping[str, str]) -> Delivery:
         """Decide what a request is answered, and write it down."""
         now_ms = self.clock()
+        if (family := self.archives.family(path)) is not None:
+            return self._filed(Call(path, params, family), now_ms)
         for dialect in self._dialects:
             family = dialect.family(path)
             if family is not None:
                 return self._answered(dialect, Call(path, params, family), now_ms)
         self.requests.append(Request(path, params, now_ms, 404, 0))
         return Delivery(Reply(404, b"no such path", content_type="text/plain"))
+
+    def _filed(self, call: Call, now_ms: int) -> Delivery:
+        """Answer from the archives: in life another host, which counts no weight."""
+        reply = self.archives.answer(call, now_ms)
+        delivery = self.faults.befall(self.archives, call, reply, now_ms)
+        status = 0 if delivery.fault is Fault.RESET else delivery.reply.status
+        self.requests.append(Request(call.path, call.params, now_ms, status, 0, delivery.fault))
+        return delivery
 
     def _answered(self, dialect: Dialect, call: Call, now_ms: int) -> Delivery:
         weight = dialect.weight(call)

@@ -114,8 +114,9 @@ class DataStorage:
         from backtester.data import vbt_adapter
 
         key = DatasetKey.of(exchange_id, market_type, timeframe)
+        asked = None if symbols is None else _symbols(symbols)
         dataset = self.stored(key)
-        names = list(dataset.series) if symbols is None else _symbols(symbols)
+        names = list(dataset.series) if asked is None else asked
         return vbt_adapter.build(
             {name: self._find(dataset, name).candles for name in names},
             timeframe=key.timeframe,

@@ -15,7 +15,6 @@ file says how much of which journal it contains.
 
 from __future__ import annotations
 
-import logging
 import struct
 import time
 import zlib
@@ -41,8 +40,6 @@ from backtester.data.storage.store import (
 )
 
 __all__ = ["SUFFIX", "PickleStore"]
-
-_log = logging.getLogger(__name__)
 
 SUFFIX = ".pickle.blosc"
 _JOURNAL_SUFFIX = ".journal"
@@ -175,6 +172,8 @@ class PickleStore:
         except FileNotFoundError:
             return _Base(Dataset(key))
         except OSError as error:
+            if salvage:
+                return _Base(Dataset(key))
             raise _corrupt(path, f"it cannot be read: {error.strerror}") from error
         try:
             return _decode(data, key, path)
@@ -381,7 +380,7 @@ def _parse_footer(data: memoryview, path: Path) -> dict[str, Any] | None:
     return parsed  # type: ignore[no-any-return]  # its shape was checked by hand
 
 
-_FOOTER_PARTS = {
+_FOOTER_PARTS: dict[str, Any] = {
     "exchange": str,
     "market_type": str,
     "timeframe": str,

@@ -90,7 +90,7 @@ class Machine:
     tree: ClassVar[bool] = False
     """Only `ATOMS` may be referred to twice: to walk the result takes no longer than to read it."""
     most_steps: ClassVar[int] = 2_000_000
-    """A step takes up to some 200 bytes of memory."""
+    """How many opcodes there may be."""
 
     def __init__(self, raw: bytes | memoryview) -> None:
         self.raw = raw
@@ -98,8 +98,6 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: list[Any] = []
-        self.mentioned: list[str] = []
-        """The names met so far."""
         self._hashes: dict[int, Counter[int]] = {}
 
     def run(self) -> Any:
@@ -228,7 +226,6 @@ class Machine:
         text = f"{module}.{name}" if type(module) is type(name) is str else ""
         if text not in self.names:
             raise UnreadableError(f"it asks for {text[:80]!r}, which such files never need")
-        self.mentioned.append(text)
         self.stack.append(Name(text))
 
     def call(self) -> None:

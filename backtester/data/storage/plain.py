@@ -6,12 +6,6 @@ Python with this package reads it with ``pickle.loads(blosc2.decompress(file))``
 and gets a VectorBT Data object, while `unpack` gets the payload without pickle,
 without VectorBT and without running anything the file names.
 
-`unpack` does not use `pickle.Unpickler`: its `find_class` can be guarded, its machine
-cannot. A dozen bytes (a memo index near 2**31) make it touch gigabytes, and a deeply
-nested tuple used as a key overflows the C stack, which ends the process. `_Reader`
-knows the opcodes of plain types, one global name that it never looks up, and nothing
-else.
-
 A payload, format 1::
 
     {'format': 1, 'kind': 'dataset' | 'data',
@@ -29,21 +23,22 @@ All numbers in bytes are little-endian; all times UTC epoch milliseconds.
 from __future__ import annotations
 
 import pickle
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backtester.data.candles import COLUMNS, Candles, Revision, Series
 from backtester.data.errors import (
     CandleError,
-    CorruptDatasetError,
     DatasetTooLargeError,
     DatasetWriteError,
 )
 from backtester.data.model import Coverage, Served, Span
+from backtester.data.storage import blosc
+from backtester.data.storage.blosc import HEADER_SIZE
+from backtester.data.storage.pickles import ATOMS, Call, Machine, UnreadableError, is_key, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +49,6 @@ __all__ = [
     "check_payload",
     "chunk_length",
     "dataset_payload",
-    "decompress",
     "dump",
     "pack",
     "parse",
@@ -66,18 +60,10 @@ __all__ = [
 ]
 
 FORMAT = 1
-HEADER_SIZE = 32
-"""Length of a Blosc2 chunk's header in bytes."""
 
-_LIMIT = 2**31 - 1 - HEADER_SIZE  # Blosc2 counts both sizes of a chunk in an int32
-_ROOM = 64 * 2**20  # no file is a bomb that unpacks to this or less
-_RATIO = 128  # real candles shrink 2 to 10 times; `pack` stores what would shrink more
+_LIMIT = blosc.LIMIT
 _DEPTH = 64
-_INT_BITS = 2000  # pickle's short form of an integer, the only one `_Reader` knows
-_FLOAT = struct.Struct(">d")
-_LEVEL = 1
-"""Measured on 14 files of real candles: higher levels gain 1 to 5 % in size and write 3 to
-40 times longer. Shuffling bits rather than bytes is as small and is read twice as fast."""
+_INT_BITS = 2000  # pickle's short form of an integer, the only one that is read
 
 
 def rebuild_data(payload: dict[str, Any]) -> Any:
@@ -97,7 +83,7 @@ def rebuild_data(payload: dict[str, Any]) -> Any:
     return vbt_adapter.rebuild(payload)
 
 
-class _Call:
+class _Written:
     """Pickles as a call of `rebuild_data`; exists only while a file is written."""
 
     def __init__(self, payload: dict[str, Any]) -> None:
@@ -131,38 +117,21 @@ def pack(payload: Mapping[str, Any]) -> bytes:
     DatasetWriteError
         The payload holds something that is not plain, or not a payload's shape.
     """
-    import blosc2
-
-    raw = dump(payload)
-    chunk = bytes(_compress(blosc2, raw, _LEVEL))
-    if not _plausible(len(raw), len(chunk)):
-        # So repetitive that `unpack` would take it for a bomb: store it as it is.
-        chunk = bytes(_compress(blosc2, raw, 0))
-    return chunk
-
-
-def _compress(blosc2: Any, raw: bytes, level: int) -> Any:
-    return blosc2.compress2(
-        raw,
-        codec=blosc2.Codec.ZSTD,
-        clevel=level,
-        typesize=8,
-        filters=[blosc2.Filter.BITSHUFFLE],
-        filters_meta=[0],
-    )
+    return blosc.compress(dump(payload))
 
 
 def dump(payload: Mapping[str, Any]) -> bytes:
     """Write a payload as an uncompressed pickle, protocol 4; errors as in `pack`."""
-    size = _bytes_within(payload)
+    try:
+        _check_parts(payload)
+    except UnreadableError as wrong:
+        raise _unwritable(str(wrong)) from None
+    arrays = ("open_time", "values")
+    size = sum(len(entry[name]) for entry in payload["series"].values() for name in arrays)
     if size <= _LIMIT:
         plain: dict[str, Any] = _plain(payload)
-        try:
-            check_payload(plain)
-        except CorruptDatasetError as error:
-            raise DatasetWriteError(f"cannot be written: {error}", path=None) from error
         _share_times(plain["series"].values())
-        raw = pickle.dumps(_Call(plain), protocol=4)
+        raw = pickle.dumps(_Written(plain), protocol=4)
         if (size := len(raw)) <= _LIMIT:
             return raw
     raise DatasetTooLargeError(
@@ -172,34 +141,21 @@ def dump(payload: Mapping[str, Any]) -> bytes:
     )
 
 
-def _bytes_within(payload: Mapping[str, Any]) -> int:
-    """Count the bytes of the arrays, without copying any."""
-    series = payload.get("series")
-    entries = series.values() if isinstance(series, Mapping) else ()
-    return sum(
-        len(value)
-        for entry in entries
-        if isinstance(entry, Mapping)
-        for value in entry.values()
-        if isinstance(value, bytes)
-    )
-
-
 def _plain(value: Any, depth: int = 0) -> Any:
     """Copy a value into exact plain types, each container its own object.
 
-    `_Reader` refuses a container that is referred to twice, so none may be written.
+    `_Machine` refuses a container that is referred to twice, so none may be written.
     """
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         if type(value) is int and value.bit_length() > _INT_BITS:
-            raise _not_plain("an enormous integer")
+            raise _unwritable("it holds an enormous integer")
         return value
     if depth > _DEPTH:
-        raise _not_plain("something nested too deep, or inside itself")
+        raise _unwritable("it is nested too deep, or holds itself")
     if isinstance(value, Mapping):
         copy = {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}
-        if not all(map(_is_key, copy)):
-            raise _not_plain("a key that is neither a plain value nor a tuple of some")
+        if not all(map(is_key, copy)):
+            raise _unwritable("it has a key that is neither a plain value nor a tuple of some")
         return copy
     if isinstance(value, list):
         return [_plain(item, depth + 1) for item in value]
@@ -212,13 +168,11 @@ def _plain(value: Any, depth: int = 0) -> Any:
     for base in (int, float):
         if isinstance(value, base):
             return base(value)
-    raise _not_plain(f"a {type(value).__name__}")
+    raise _unwritable(f"it holds a {type(value).__name__}; only plain types are kept")
 
 
-def _not_plain(what: str) -> DatasetWriteError:
-    return DatasetWriteError(
-        f"the data cannot be written: they hold {what}; only plain types are kept", path=None
-    )
+def _unwritable(problem: str) -> DatasetWriteError:
+    return DatasetWriteError(f"the data cannot be written: {problem}", path=None)
 
 
 def _share_times(entries: Iterable[dict[str, Any]]) -> None:
@@ -231,7 +185,7 @@ def _share_times(entries: Iterable[dict[str, Any]]) -> None:
             entry["open_time"] = known
 
 
-# --------------------------------------------------------------------------- the chunk
+# --------------------------------------------------------------------------- reading
 
 
 def unpack(chunk: bytes | memoryview, source: str = "the data") -> dict[str, Any]:
@@ -254,261 +208,32 @@ def unpack(chunk: bytes | memoryview, source: str = "the data") -> dict[str, Any
     CorruptDatasetError
         For anything else than what `pack` writes; `path` is `source`.
     """
-    return parse(decompress(chunk, source), source)
-
-
-def decompress(chunk: bytes | memoryview, source: str = "the data") -> bytes:
-    """Decompress exactly one Blosc2 chunk; errors as in `unpack`."""
-    view = memoryview(chunk).cast("B")
-    length = chunk_length(view[:HEADER_SIZE], source)
-    if length != len(view):
-        problem = "is cut short" if length > len(view) else "has something behind its end"
-        _refuse(source, f"the chunk {problem}: {len(view)} bytes, {length} by its header")
-    import blosc2
-
-    try:
-        raw = blosc2.decompress2(view)
-    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-        _refuse(source, f"the chunk does not decompress ({error})", error)
-    if not isinstance(raw, bytes) or len(raw) != _int32(view, 4):
-        _refuse(source, "the chunk does not decompress to the size its header names")
-    return raw
+    with reading(source):
+        raw = blosc.decompress(chunk)
+    return parse(raw, source)
 
 
 def chunk_length(header: bytes | memoryview, source: str = "the data") -> int:
-    """Give the length of the chunk that begins with this 32-byte header.
-
-    Every field that decides what the decompressor allocates, or which code it runs,
-    is checked here: sizes, codec and filters. Blosc2 looks for codecs it does not know
-    among the installed packages, by starting Python; no file shall make it do that.
-
-    Raises
-    ------
-    CorruptDatasetError
-        Not the header of an ordinary Blosc2 chunk, or one that unpacks to too much.
-
-    Notes
-    -----
-    Layout: c-blosc2's README_CHUNK_FORMAT.rst. Byte 0 format, 2 flags, 3 type size,
-    int32 at 4 unpacked size, 8 block size, 12 packed size, 16-21 filters, 22 codec,
-    31 more flags.
-    """
-    if len(header) < HEADER_SIZE:
-        _refuse(source, f"only {len(header)} bytes, less than a header")
-    size, block, length = _int32(header, 4), _int32(header, 8), _int32(header, 12)
-    known = (
-        header[0] == 5
-        and header[2] >> 5 in (0, 1, 3, 4)  # blosclz, lz4, zlib, zstd
-        and header[3] > 0
-        and set(header[16:22]) <= {0, 1, 2}  # none, shuffle, bit shuffle
-        and header[22] <= 5
-        and header[31] == 0  # neither lazy nor a run of one value
-    )
-    if not known:
-        _refuse(source, "not a Blosc2 chunk of the kind this package writes or reads")
-    if size < 0 or length < HEADER_SIZE or not 0 < block <= max(size, 1):
-        _refuse(source, "the sizes in the chunk's header contradict each other")
-    if not _plausible(size, length):
-        _refuse(source, f"{length} bytes would unpack to {size}: that is no candle data")
-    return length
-
-
-def _plausible(size: int, length: int) -> bool:
-    return size <= _LIMIT and size <= max(_ROOM, _RATIO * length)
-
-
-def _int32(view: bytes | memoryview, at: int) -> int:
-    return int.from_bytes(view[at : at + 4], "little", signed=True)
-
-
-def _refuse(source: str, reason: str, cause: BaseException | None = None) -> NoReturn:
-    raise CorruptDatasetError(f"{source}: {reason}", path=source) from cause
-
-
-# --------------------------------------------------------------------------- the pickle
+    """Give the length of the chunk that begins with this header; errors as in `unpack`."""
+    with reading(source):
+        return blosc.chunk_length(header)
 
 
 def parse(raw: bytes, source: str = "the data") -> dict[str, Any]:
     """Read a payload from an uncompressed pickle; errors as in `unpack`."""
-    try:
-        payload = _Reader(raw).read()
-    except _Unreadable as error:
-        _refuse(source, f"not a pickle of plain data: {error}")
-    except (LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        # What a damaged opcode or length leads to: an operand missing, or of another type.
-        _refuse(source, f"the pickle is damaged ({type(error).__name__})", error)
-    return check_payload(payload, source)
+    with reading(source):
+        call = _Machine(raw).run()
+        if type(call) is not Call or call.state is not None or len(call.args) != 1:
+            raise UnreadableError("its pickle is not one call with one argument")
+    return check_payload(call.args[0], source)
 
 
-class _Unreadable(Exception):  # noqa: N818  # never leaves this module
-    pass
+class _Machine(Machine):
+    """Knows plain types and the one call that stands around them."""
 
-
-class _Name:
-    """Stands on the reader's stack where pickle would put the function."""
-
-
-_ATOMS = frozenset({str, bytes, int, float, bool, type(None)})
-_REDUCE, _STOP = pickle.REDUCE[0], pickle.STOP[0]
-
-
-def _is_key(key: Any) -> bool:
-    return type(key) in _ATOMS or (type(key) is tuple and all(type(item) in _ATOMS for item in key))
-
-
-class _Reader:
-    """Reads the pickle of one `rebuild_data(payload)` call and gives the payload.
-
-    Builds a tree: no container is ever referred to twice, so whoever walks it does
-    work in proportion to the file. Opcodes: Python's `Lib/pickletools.py`.
-    """
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._at = 2
-        self._stack: list[Any] = []
-        self._outer: list[list[Any]] = []  # stacks below open marks
-        self._memo: list[Any] = []
-
-    def read(self) -> Any:
-        raw, operations = self._raw, _OPERATIONS
-        if raw[:1] != pickle.PROTO or raw[1] not in (4, 5):
-            raise _Unreadable("it does not begin like one")
-        while (code := raw[self._at]) != _REDUCE:
-            self._at += 1
-            operation = operations.get(code)
-            if operation is None:
-                raise _Unreadable(f"opcode {bytes([code])!r} is not one of plain data")
-            operation(self)
-        # The call is the last thing but its own memo entry; nothing can hold its result.
-        if raw[self._at + 1 :] not in (pickle.STOP, pickle.MEMOIZE + pickle.STOP):
-            raise _Unreadable("it goes on after its one call")
-        if self._outer or len(self._stack) != 2 or type(self._stack[0]) is not _Name:
-            raise _Unreadable("it is not one call")
-        (payload,) = self._stack[1]
-        return payload
-
-    # Operands. A slice beyond the end is short rather than an error: so `take`.
-
-    def take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._raw):
-            raise _Unreadable("it is cut short")
-        taken = self._raw[self._at : end]
-        self._at = end
-        return taken
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "little")
-
-    def cut_to_mark(self) -> list[Any]:
-        items, self._stack = self._stack, self._outer.pop()
-        return items
-
-    # Operations, by what they build.
-
-    def atom(self, value: Any) -> None:
-        self._stack.append(value)
-
-    def text(self, width: int) -> None:
-        # As pickle writes it: a lone surrogate in a name must come back too.
-        self.atom(self.take(self.number(width)).decode("utf-8", "surrogatepass"))
-
-    def data(self, width: int) -> None:
-        self.atom(self.take(self.number(width)))
-
-    def mark(self) -> None:
-        self._outer.append(self._stack)
-        self._stack = []
-
-    def memoize(self) -> None:
-        self._memo.append(self._stack[-1])
-
-    def get(self, width: int) -> None:
-        value = self._memo[self.number(width)]
-        if type(value) not in _ATOMS:
-            raise _Unreadable("a container is referred to twice")
-        self.atom(value)
-
-    def append(self) -> None:
-        value = self._stack.pop()
-        self._list().append(value)
-
-    def appends(self) -> None:
-        items = self.cut_to_mark()
-        self._list().extend(items)
-
-    def set_item(self) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
-        self._set([key], [value])
-
-    def set_items(self) -> None:
-        items = self.cut_to_mark()
-        self._set(items[::2], items[1::2])
-
-    def pack(self, count: int) -> None:
-        if len(self._stack) < count:
-            raise _Unreadable("a value is missing")
-        items = self._stack[-count:]
-        del self._stack[-count:]
-        self.atom(tuple(items))
-
-    def pack_to_mark(self) -> None:
-        self.atom(tuple(self.cut_to_mark()))
-
-    def name(self) -> None:
-        if self._outer or self._stack != [rebuild_data.__module__, rebuild_data.__qualname__]:
-            named = ".".join(part for part in self._stack[-2:] if type(part) is str)
-            raise _Unreadable(f"it names {named!r:.80}, which a file of ours does not")
-        self._stack = [_Name()]
-
-    def _list(self) -> list[Any]:
-        if type(self._stack[-1]) is not list:
-            raise _Unreadable("an item without its list")
-        return self._stack[-1]
-
-    def _set(self, keys: list[Any], values: list[Any]) -> None:
-        if type(self._stack[-1]) is not dict or not all(map(_is_key, keys)):
-            raise _Unreadable("an item without its dictionary, or with a key that is not plain")
-        self._stack[-1].update(zip(keys, values, strict=True))
-
-
-_OPERATIONS: dict[int, Callable[[_Reader], None]] = {
-    code[0]: operation
-    for code, operation in {
-        pickle.FRAME: lambda r: r.take(8),
-        pickle.MARK: _Reader.mark,
-        pickle.MEMOIZE: _Reader.memoize,
-        pickle.BINGET: lambda r: r.get(1),
-        pickle.LONG_BINGET: lambda r: r.get(4),
-        pickle.NONE: lambda r: r.atom(None),
-        pickle.NEWTRUE: lambda r: r.atom(True),
-        pickle.NEWFALSE: lambda r: r.atom(False),
-        pickle.BININT1: lambda r: r.atom(r.number(1)),
-        pickle.BININT2: lambda r: r.atom(r.number(2)),
-        pickle.BININT: lambda r: r.atom(int.from_bytes(r.take(4), "little", signed=True)),
-        pickle.LONG1: lambda r: r.atom(int.from_bytes(r.take(r.number(1)), "little", signed=True)),
-        pickle.BINFLOAT: lambda r: r.atom(_FLOAT.unpack(r.take(8))[0]),
-        pickle.SHORT_BINUNICODE: lambda r: r.text(1),
-        pickle.BINUNICODE: lambda r: r.text(4),
-        pickle.BINUNICODE8: lambda r: r.text(8),
-        pickle.SHORT_BINBYTES: lambda r: r.data(1),
-        pickle.BINBYTES: lambda r: r.data(4),
-        pickle.BINBYTES8: lambda r: r.data(8),
-        pickle.EMPTY_DICT: lambda r: r.atom({}),
-        pickle.SETITEM: _Reader.set_item,
-        pickle.SETITEMS: _Reader.set_items,
-        pickle.EMPTY_LIST: lambda r: r.atom([]),
-        pickle.APPEND: _Reader.append,
-        pickle.APPENDS: _Reader.appends,
-        pickle.EMPTY_TUPLE: lambda r: r.atom(()),
-        pickle.TUPLE1: lambda r: r.pack(1),
-        pickle.TUPLE2: lambda r: r.pack(2),
-        pickle.TUPLE3: lambda r: r.pack(3),
-        pickle.TUPLE: _Reader.pack_to_mark,
-        pickle.STACK_GLOBAL: _Reader.name,
-    }.items()
-}
+    names = frozenset({f"{rebuild_data.__module__}.{rebuild_data.__qualname__}"})
+    tree = True
+    most_steps = _LIMIT  # as many as there can be bytes: long histories have millions
 
 
 # --------------------------------------------------------------------------- the payload
@@ -520,9 +245,9 @@ _PARTS = {
     "market_type": (str, type(None)),
     "timeframe": (str, type(None)),
     "columns": list,
-    "metadata": dict,
-    "series": dict,
-    "view": (dict, type(None)),
+    "metadata": Mapping,
+    "series": Mapping,
+    "view": (Mapping, type(None)),
 }
 _SERIES_PARTS = {"open_time": bytes, "values": bytes, "coverage": list, "revisions": list}
 
@@ -538,36 +263,45 @@ def check_payload(payload: Any, source: str = "the data") -> dict[str, Any]:
     CorruptDatasetError
         Saying what is wrong; `path` is `source`.
     """
-    version = payload.get("format") if isinstance(payload, dict) else None
+    with reading(source):
+        _check_parts(payload)
+        if not _is_plain((payload,), _DEPTH + 1):
+            raise UnreadableError("it holds something that is not plain, or is nested too deep")
+    return payload  # type: ignore[no-any-return]  # its shape was checked by hand
+
+
+def _check_parts(payload: Any) -> None:
+    version = payload.get("format") if isinstance(payload, Mapping) else None
     if type(version) is int and version != FORMAT:
-        _refuse(source, f"its format is {version}; this version reads format {FORMAT}")
+        raise UnreadableError(f"its format is {version}; this version reads format {FORMAT}")
     if not _has_parts(payload, _PARTS) or payload["kind"] not in ("dataset", "data"):
-        _refuse(source, "not a dataset: its parts are not those of one")
+        raise UnreadableError("its parts are not those of a dataset")
     if payload["columns"] != list(COLUMNS):
-        _refuse(source, f"its columns are not {', '.join(COLUMNS)}")
+        raise UnreadableError(f"its columns are not {', '.join(COLUMNS)}")
     for symbol, entry in payload["series"].items():
         if not isinstance(symbol, str) or not _has_parts(entry, _SERIES_PARTS):
-            _refuse(source, f"the series {symbol!r:.80} is not one")
+            raise UnreadableError(f"its series {symbol!r:.80} is not one")
         rows, left = divmod(len(entry["open_time"]), 8)
         if left or len(entry["values"]) != rows * 8 * len(COLUMNS):
-            _refuse(source, f"the series {symbol!r:.80} has tables of different lengths")
-    if _deeper_than(payload, _DEPTH):
-        _refuse(source, "nested too deep")
-    return payload  # type: ignore[no-any-return]  # its shape was checked by hand
+            raise UnreadableError(f"its series {symbol!r:.80} has tables of different lengths")
 
 
 def _has_parts(value: Any, parts: dict[str, Any]) -> bool:
     return (
-        isinstance(value, dict)
+        isinstance(value, Mapping)
         and value.keys() == parts.keys()
         and all(isinstance(value[name], kind) for name, kind in parts.items())
     )
 
 
-def _deeper_than(value: Any, depth: int) -> bool:
-    items = value.values() if isinstance(value, dict) else value
-    inner = [item for item in items if type(item) in (dict, list, tuple)]
-    return bool(inner) and (depth == 0 or any(_deeper_than(item, depth - 1) for item in inner))
+def _is_plain(container: Any, depth: int) -> bool:
+    """Tell whether there are only plain values in a container, nested no deeper than `depth`."""
+    items = container.values() if type(container) is dict else container
+    return all(
+        type(item) in (dict, list, tuple) and depth > 0 and _is_plain(item, depth - 1)
+        for item in items
+        if type(item) not in ATOMS
+    )
 
 
 def dataset_payload(
@@ -632,15 +366,15 @@ def series_from_plain(entry: Mapping[str, Any], source: str = "the data") -> Ser
         The times do not increase, the coverage is not sorted and disjoint, or a part
         is not what `series_to_plain` writes.
     """
-    try:
-        candles = _candles(entry["open_time"], entry["values"])
-        coverage = Coverage(tuple(_span(*row) for row in entry["coverage"]))
-        revisions = tuple(_revision(*row) for row in entry["revisions"])
-    except (LookupError, TypeError, ValueError) as error:
-        _refuse(source, f"a series is damaged ({error})", error)
-    spans = coverage.spans
-    if any(a.end > b.start for a, b in pairwise(spans)):
-        _refuse(source, "a series is damaged (its coverage is not in order)")
+    with reading(source):
+        try:
+            candles = _candles(entry["open_time"], entry["values"])
+            coverage = Coverage(tuple(_span(*row) for row in entry["coverage"]))
+            revisions = tuple(_revision(*row) for row in entry["revisions"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnreadableError(f"a series is damaged ({error})") from error
+        if any(a.end > b.start for a, b in pairwise(coverage.spans)):
+            raise UnreadableError("a series is damaged (its coverage is not in order)")
     return Series(candles, coverage, revisions)
 
 

@@ -138,11 +138,11 @@ def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
     merged = dict(old)
     for name, value in new.items():
         before = merged.get(name)
-        new_value = deepcopy(value)  # the caller's may change later
-        if isinstance(before, Mapping) and isinstance(new_value, Mapping):
-            merged[name] = {**before, **new_value}
+        own = deepcopy(value)  # the caller's may change later
+        if isinstance(before, Mapping) and isinstance(own, Mapping):
+            merged[name] = {**before, **own}
         else:
-            merged[name] = new_value
+            merged[name] = own
     return merged
 
 

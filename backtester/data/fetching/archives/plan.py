@@ -12,10 +12,10 @@ Sources: the README of the repository binance/binance-public-data and its issues
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchiveFile",
     "Source",
+    "archive_url",
     "archived",
     "choose",
     "folder_of",
@@ -37,6 +38,8 @@ __all__ = [
     "sample",
 ]
 
+_PUBLIC: Final = "https://data.binance.vision"
+_ADDRESSES: Final = {"binance": _PUBLIC, "binanceusdm": _PUBLIC, "binancecoinm": _PUBLIC}
 _DAY: Final = Timeframe(1, "d")
 _MONTH: Final = Timeframe(1, "M")
 _DAY_MS: Final = _DAY.typical_ms
@@ -47,7 +50,7 @@ _TIMEFRAMES: Final = frozenset(
 _DAILY_AFTER_DAYS: Final = 2
 """A day's file appears during the next day; from the one after that it is counted on."""
 
-REQUESTS_PER_FILE: Final = 3
+_REQUESTS: Final = 3
 """The file, its checksum, and the sample asked of the API."""
 _ROWS_COST: Final = 0.1
 """What a page's worth of rows costs in a file, in requests: its transfer and its parsing."""
@@ -107,6 +110,23 @@ class ArchiveFile:
         period = "monthly" if self.monthly else "daily"
         name = self.name(market_id, timeframe)
         return f"data/{folder}/{period}/klines/{market_id}/{timeframe}/{name}"
+
+
+def archive_url(
+    exchange_id: str, config: Mapping[str, Any] | None, sandbox_url: str | None
+) -> str | None:
+    """Give the address of an exchange's archives; None where it has none.
+
+    ``archiveUrl`` of the settings comes first. Who has moved the exchange's API
+    elsewhere with ``urls`` has not said where its archives are.
+    """
+    settings = config or {}
+    named = settings.get("archiveUrl")
+    if named is not None:
+        return str(named) or None
+    if exchange_id == "sandbox":
+        return sandbox_url
+    return None if settings.get("urls") else _ADDRESSES.get(exchange_id)
 
 
 def folder_of(market: Market) -> str:
@@ -220,7 +240,7 @@ class _Costs:
         return self.timeframe.steps(interval) / self.page_size
 
     def file(self, file: ArchiveFile) -> float:
-        return REQUESTS_PER_FILE + _ROWS_COST * self.pages(file.span)
+        return _REQUESTS + _ROWS_COST * self.pages(file.span)
 
     def pays(self, file: ArchiveFile) -> bool:
         if self.source is Source.ARCHIVE:
@@ -231,36 +251,79 @@ class _Costs:
 # --------------------------------------------------------------------------- believing files
 
 
-def sample(candles: Candles, timeframe: Timeframe, name: str) -> Interval | None:
-    """Choose the stretch of a file's candles to ask of the API too; None when it has none.
+def sample(
+    candles: Candles, wanted: Sequence[Interval], timeframe: Timeframe, page_size: int, name: str
+) -> Interval | None:
+    """Choose what to ask of the API too: one request, to compare with the file.
 
-    Where it lies depends on the file's name alone, so that one question has one answer.
+    Where the file has holes it is the first stretch of them that a page can show
+    with candles on either side, so that the same answer repairs or confirms it.
+    Otherwise the file's name alone decides, so that one question has one answer.
+
+    Returns
+    -------
+    Interval or None
+        On the grid, with candles of the file in it; None when it has none that are wanted.
     """
-    if not len(candles):
+    inside = [found for part in wanted if len(found := candles.within(part))]
+    if not inside:
         return None
-    places = max(len(candles) - _SAMPLE + 1, 1)
-    start = int(candles.open_time[zlib.crc32(name.encode()) % places])
-    last = int(candles.open_time[-1])
-    return Interval(start, min(timeframe.next(start, _SAMPLE), timeframe.next(last)))
+    for part in wanted:
+        for window in _windows(_holes(candles, part, timeframe), timeframe, page_size - 2):
+            stretch = _around(window, timeframe, page_size)
+            if len(candles.within(stretch)):
+                return stretch
+    largest = max(inside, key=len).open_time
+    places = max(len(largest) - _SAMPLE + 1, 1)
+    start = int(largest[zlib.crc32(name.encode()) % places])
+    end = min(timeframe.next(start, _SAMPLE), timeframe.next(int(largest[-1])))
+    return Interval(start, end)
+
+
+def _around(window: Interval, timeframe: Timeframe, page_size: int) -> Interval:
+    """Widen a window to a sample, also over the file's end: only the API is asked for it."""
+    margin = max((min(_SAMPLE, page_size) - timeframe.steps(window)) // 2, 1)
+    start = max(timeframe.next(window.start, -margin), 0)
+    return Interval(start, timeframe.next(window.end, margin))
 
 
 def proven(
-    candles: Candles, wanted: Iterable[Interval], timeframe: Timeframe, page_size: int
+    candles: Candles,
+    wanted: Iterable[Interval],
+    timeframe: Timeframe,
+    page_size: int,
+    confirmed: Interval | None = None,
 ) -> list[Interval]:
     """Give what a file's candles answer for: all that is wanted but windows around its holes.
 
     A file that lacks a candle proves nothing about it, so the API is asked. Its
     windows hold at most a page each and begin and end at a hole.
+
+    Parameters
+    ----------
+    confirmed : Interval, optional
+        Where the API has been asked and shown candles at either end: what neither shows there
+        was passed over twice.
     """
     answered: list[Interval] = []
     for part in wanted:
-        grid = timeframe.grid(part)
-        holes = grid[~np.isin(grid, candles.open_time, assume_unique=True)]
+        holes = _holes(candles, part, timeframe)
+        if confirmed is not None:
+            holes = holes[(holes < confirmed.start) | (holes >= confirmed.end)]
         answered += part.subtract(_windows(holes, timeframe, page_size))
     return answered
 
 
+def _holes(candles: Candles, part: Interval, timeframe: Timeframe) -> NDArray[np.int64]:
+    grid = timeframe.grid(part)
+    times = candles.within(part).open_time
+    if len(times) == len(grid):  # whole, as most are
+        return grid[:0]
+    return grid[~np.isin(grid, times, assume_unique=True)]
+
+
 def _windows(holes: NDArray[np.int64], timeframe: Timeframe, page_size: int) -> list[Interval]:
+    """Gather holes into windows of at most a page that begin and end at one."""
     windows = []
     at = 0
     while at < len(holes):

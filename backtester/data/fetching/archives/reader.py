@@ -26,6 +26,9 @@ from backtester.data.errors import BadResponseError, CandleError
 from backtester.data.model import Interval, Timeframe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
+
     from numpy.typing import NDArray
 
 __all__ = ["VOLUME", "VOLUME_COIN_MARGINED", "read", "verify"]
@@ -35,12 +38,22 @@ VOLUME_COIN_MARGINED: Final = 7
 """The column that counts base units where the other counts contracts."""
 
 _COLUMNS: Final = 12
-_COMMA, _NEWLINE, _POINT, _ZERO, _NINE = b",\n.09"
+_COMMA, _NEWLINE, _POINT = b",\n."
 _FROM_MICROSECONDS: Final = 10**14
 """As milliseconds this is the year 5138; as microseconds 1973."""
 _EXACT: Final = 2**53
-_MOST_DIGITS: Final = 18  # an int64 holds them
-_MOST_BYTES: Final = 512 * 2**20
+_WORD: Final = 8
+_MARGIN: Final = 2 * _WORD
+_ZEROS, _SIXES, _HIGH_HALVES = (np.uint64(0x0101010101010101 * n) for n in (0x30, 0x06, 0xF0))
+_STEPS: Final = tuple(
+    (np.uint64(power), np.uint64(bits), np.uint64(halves))
+    for power, bits, halves in (
+        (10, 8, 0x00FF00FF00FF00FF),
+        (100, 16, 0x0000FFFF0000FFFF),
+        (10_000, 32, 0x00000000FFFFFFFF),
+    )
+)
+_BLOCK: Final = 2**19
 _CHECKSUM: Final = re.compile(r"(?P<digest>[0-9a-fA-F]{64})(?:\s+\*?(?P<name>\S+))?\s*\Z")
 
 
@@ -99,47 +112,57 @@ def read(
         It is not a zip of one table, or a candle in it breaks a rule (`candles.check`).
     """
     try:
-        times, values = _table(_unpacked(packed), volume_column)
-        return check(times, values, timeframe, span)
+        parts = [_table(rows, volume_column) for rows in _blocks(packed)]
+        times = np.concatenate([part[0] for part in parts] or [np.empty(0, np.int64)])
+        values = np.concatenate([part[1] for part in parts] or [np.empty((0, 5), np.float64)])
+        return check(_milliseconds(times), values, timeframe, span)
     except (CandleError, BadResponseError, ValueError) as error:
         raise BadResponseError(f"{name}: {error}") from error
 
 
-def _unpacked(packed: bytes) -> bytes:
+def _blocks(packed: bytes) -> Iterator[bytes]:
+    """Unpack a table piece by piece, each of whole rows: a processor's cache holds it."""
     try:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             members = archive.infolist()
             if len(members) != 1:
                 raise BadResponseError(f"holds {len(members)} files, not one")
-            if members[0].file_size > _MOST_BYTES:
-                raise BadResponseError(f"unpacks to {members[0].file_size} bytes")
-            return archive.read(members[0])
+            with archive.open(members[0]) as table:
+                yield from _whole_rows(table)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BadResponseError(f"is no sound zip file: {error}") from error
+
+
+def _whole_rows(table: IO[bytes]) -> Iterator[bytes]:
+    """Cut a table at ends of rows, without a header row."""
+    rest = table.readline(_BLOCK)
+    if rest[:1].isdigit() and not rest.endswith(b"\n") and len(rest) == _BLOCK:
+        raise BadResponseError("has no rows")
+    rest = rest if rest[:1].isdigit() else b""
+    while block := table.read(_BLOCK):
+        rows, end, tail = block.rpartition(b"\n")
+        if end:
+            yield rest + rows + end
+            rest = tail
+        elif len(rest) > _BLOCK:
+            raise BadResponseError("has no rows")
+        else:
+            rest += tail
+    if rest:
+        yield rest if rest.endswith(b"\n") else rest + b"\n"
 
 
 # --------------------------------------------------------------------------- text to numbers
 
 
-def _table(text: bytes, volume_column: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Read the open times in milliseconds, (n,), and the five columns of candles, (n, 5)."""
-    text = _rows_of(text)
-    cells = _Cells(text)
-    times = cells.numbers(0)
-    if times.dtype != np.int64:
-        raise BadResponseError("has open times that are not whole numbers")
+def _table(rows: bytes, volume_column: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read the open times, (n,), and the five columns of candles, (n, 5)."""
+    cells = _Cells(b"." * _MARGIN + rows.replace(b"\r", b""))
+    times = cells.whole(0)
     values = np.empty((len(times), 5), np.float64)
     for at, column in enumerate((1, 2, 3, 4, volume_column)):
-        values[:, at] = cells.numbers(column)
-    return _milliseconds(times), values
-
-
-def _rows_of(text: bytes) -> bytes:
-    """Drop a header row and foreign line ends."""
-    text = text.replace(b"\r", b"") if b"\r" in text else text
-    if text and not text[:1].isdigit():
-        _, _, text = text.partition(b"\n")
-    return text if text.endswith(b"\n") or not text else text + b"\n"
+        values[:, at] = cells.decimals(column)
+    return times, values
 
 
 def _milliseconds(times: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -152,53 +175,74 @@ def _milliseconds(times: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class _Cells:
-    """The cells of a table of twelve columns, a column at a time."""
+    """The cells of a table of twelve columns, a column at a time.
+
+    Digits are read eight at a step: as one 64-bit word whose bytes are added up
+    in pairs, then in fours, then in eights.
+
+    Parameters
+    ----------
+    text : bytes
+        Rows of cells, the last one ended too, behind `_MARGIN` bytes that are none.
+    """
 
     def __init__(self, text: bytes) -> None:
         self._text = text
         self._bytes = np.frombuffer(text, np.uint8)
+        self._words = np.ndarray((max(len(text) - 7, 0),), "<u8", text, strides=(1,))
         ends = np.flatnonzero(self._bytes <= _COMMA)  # digits and the point are all above
         if len(ends) % _COLUMNS:
             raise BadResponseError(f"is not a table of {_COLUMNS} columns")
-        ends = ends.reshape(-1, _COLUMNS)
-        marks = self._bytes[ends]
+        marks = self._bytes[ends].reshape(-1, _COLUMNS)
         if (marks[:, :-1] != _COMMA).any() or (marks[:, -1] != _NEWLINE).any():
             raise BadResponseError(f"is not a table of {_COLUMNS} columns")
-        self._ends = np.ascontiguousarray(ends.T)
+        self._ends: NDArray[np.int64] = np.ascontiguousarray(ends.reshape(-1, _COLUMNS).T)
 
-    def numbers(self, column: int) -> NDArray[np.int64] | NDArray[np.float64]:
-        """Read a column of plain decimals: int64 where it has no point, else float64."""
-        ends = self._ends[column]
-        if not len(ends):
-            return np.empty(0, np.int64)
-        starts = self._starts(column)
-        lengths = ends - starts
-        if not lengths.min():
-            raise BadResponseError("has an empty cell")
+    def whole(self, column: int) -> NDArray[np.int64]:
+        """Read a column of whole numbers.
+
+        Raises
+        ------
+        BadResponseError
+            Something in it is not one, or has more than 16 digits.
+        """
+        starts, ends = self._starts(column), self._ends[column]
+        numbers = self._digits(starts, ends)
+        if numbers is None:
+            raise BadResponseError("has open times that are not whole numbers")
+        return numbers
+
+    def decimals(self, column: int) -> NDArray[np.float64]:
+        """Read a column of decimals.
+
+        Raises
+        ------
+        ValueError
+            Something in it is not a number.
+        """
+        starts, ends = self._starts(column), self._ends[column]
         places = self._places(starts, ends)
         if places is None:
             return self._one_by_one(starts, ends)
-        # Prices come padded with zeros to eight decimals: what all rows have is left out.
-        padding = self._padding(ends, places)
-        ends, lengths, places = ends - padding, lengths - padding, places - padding
-        width = int(lengths.max())
-        if width > _MOST_DIGITS:
+        points = ends - (places + 1) if places else ends
+        whole = self._digits(starts, points)
+        part = self._digits(points + 1, ends) if places else np.zeros_like(starts)
+        if whole is None or part is None:
             return self._one_by_one(starts, ends)
-        whole = self._whole(ends, lengths, width, places)
-        if whole is None:
-            return self._one_by_one(starts, ends)
-        if not places:
-            return whole
-        numbers = whole / 10.0**places
-        large = np.flatnonzero(whole >= _EXACT)
+        # Volumes come padded with zeros to eight decimals: what all rows have is left out
+        # where the integer would not fit.
+        while places and int(whole.max()) >= _EXACT // 10**places and not (part % 10).any():
+            places, part = places - 1, part // 10
+        numbers: NDArray[np.float64] = (whole * 10**places + part) / 10.0**places
+        large = np.flatnonzero(whole >= _EXACT // 10**places)
         if len(large):
             numbers[large] = self._one_by_one(starts[large], ends[large])
         return numbers
 
     def _starts(self, column: int) -> NDArray[np.int64]:
         if column:
-            return self._ends[column - 1] + 1
-        return np.concatenate((np.zeros(1, np.int64), self._ends[-1][:-1] + 1))
+            return np.asarray(self._ends[column - 1] + 1)
+        return np.concatenate(([_MARGIN], self._ends[-1][:-1] + 1))
 
     def _places(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> int | None:
         """Give how many decimals every row has; None when they differ."""
@@ -208,29 +252,37 @@ class _Cells:
             return None
         return places
 
-    def _padding(self, ends: NDArray[np.int64], places: int) -> int:
-        padding = 0
-        while padding < places - 1 and (self._bytes[ends - (padding + 1)] == _ZERO).all():
-            padding += 1
-        return padding
-
-    def _whole(
-        self, ends: NDArray[np.int64], lengths: NDArray[np.int64], width: int, places: int
+    def _digits(
+        self, starts: NDArray[np.int64], ends: NDArray[np.int64]
     ) -> NDArray[np.int64] | None:
-        """Read the digits as one integer per row; None when there is anything else."""
-        shortest = int(lengths.min())
-        total = np.zeros(len(ends), np.int64)
-        for back in range(width, 0, -1):
-            if places and back == places + 1:  # the point, which every row has here
-                continue
-            digits = self._bytes[ends - back] - np.uint8(_ZERO)
-            if back > shortest:
-                digits[lengths < back] = 0  # what stands there belongs to the cell before
-            if digits.max() > _NINE - _ZERO:
-                return None
-            total *= 10
-            total += digits
-        return total
+        """Read one to sixteen digits of every row; None when there is anything else."""
+        lengths = ends - starts
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest < 1 or longest > 2 * _WORD:
+            return None
+        low = self._word(ends, lengths, shortest)
+        if longest <= _WORD or low is None:
+            return low
+        high = self._word(ends - _WORD, lengths - _WORD, shortest - _WORD)
+        return None if high is None else high * 10**_WORD + low
+
+    def _word(
+        self, ends: NDArray[np.int64], lengths: NDArray[np.int64], shortest: int
+    ) -> NDArray[np.int64] | None:
+        """Read the last eight digits of every row, or as many as it has."""
+        words = self._words[ends - _WORD]
+        words ^= _ZEROS
+        if shortest < _WORD:  # what stands in front belongs to the cell before
+            spare = (8 * np.clip(_WORD - lengths, 0, _WORD)).astype(np.uint64)
+            words = (words >> spare) << spare
+        if (np.bitwise_or.reduce(words | (words + _SIXES)) & _HIGH_HALVES) != 0:
+            return None
+        for power, bits, halves in _STEPS:
+            right = words >> bits
+            words *= power
+            words += right
+            words &= halves
+        return words.view(np.int64)
 
     def _one_by_one(
         self, starts: NDArray[np.int64], ends: NDArray[np.int64]

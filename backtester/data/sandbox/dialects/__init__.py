@@ -152,7 +152,7 @@ def dialect_for(
         There is no such module; it names those there are.
     """
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    known = [one for one in known if not one.endswith("_payloads")]
+    known = [one for one in known if not one.endswith(("_payloads", "common"))]
     if name not in known:
         raise OptionError(f"no dialect {name!r}; there are {', '.join(known)}", value=name)
     made: Dialect = import_module(f"{__name__}.{name}").make(market, weight_limits)

@@ -1,4 +1,4 @@
-"""Binance's REST dialect: spot, USD-M futures, and an empty COIN-M.
+"""Binance's REST dialect: spot, USD-M and COIN-M futures.
 
 Shapes and weights follow Binance's public API documentation for market data
 and recorded answers; the client they are tested with is ccxt's own.
@@ -17,6 +17,7 @@ import orjson
 from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import binance_coinm_payloads as coinm
 from backtester.data.sandbox.dialects import binance_payloads as payloads
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
@@ -36,7 +37,7 @@ _ROOTS: Final = {"/api/v3/": "spot", "/fapi/v1/": "usdm", "/dapi/v1/": "coinm"}
 _TYPES: Final = {
     "spot": (MarketType.SPOT,),
     "usdm": (MarketType.SWAP, MarketType.FUTURE),
-    "coinm": (),
+    "coinm": (MarketType.SWAP, MarketType.FUTURE),
 }
 _INTERVALS: Final = frozenset(
     ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
@@ -44,6 +45,18 @@ _INTERVALS: Final = frozenset(
 _DEFAULT_LIMIT: Final = 500
 _MOST_ROWS: Final = {"spot": 1000, "usdm": 1500, "coinm": 1500}
 _PAGES_KEPT: Final = 64
+_LONGEST_MS: Final = {"coinm": 200 * 86_400_000}
+"""The longest window in one request: Binance's page on COIN-M klines says 200 days."""
+_DESCRIBED: Final = {
+    "spot": payloads.spot_symbol,
+    "usdm": payloads.contract,
+    "coinm": coinm.contract,
+}
+_TICKERS: Final = {
+    "spot": payloads.spot_ticker,
+    "usdm": payloads.contract_ticker,
+    "coinm": coinm.ticker,
+}
 _NUMBER: Final = re.compile(r"[0-9]{1,20}\Z")
 _LATEST_MS: Final = 2**53
 _SYMBOL: Final = re.compile(r"[A-Z0-9_.-]{1,20}\Z")
@@ -62,6 +75,7 @@ class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
 class _Question:
     """What a klines request asks for."""
 
+    family: str
     listing: Listing
     timeframe: Timeframe
     start: int | None
@@ -102,7 +116,10 @@ class Binance:
         self._listings: dict[str, dict[str, Listing]] = {
             family: {item.market.id: item for kind in kinds for item in market.listings(kind)}
             for family, kinds in _TYPES.items()
+            if family != "coinm"
         }
+        contracts = [item for kind in _TYPES["coinm"] for item in market.listings(kind)]
+        self._listings["coinm"] = coinm.listings(contracts)
         # Rendered pages that can no longer change, with the moment from which that is so.
         self._pages: OrderedDict[_Question, tuple[int, Reply]] = OrderedDict()
         self._endpoints: dict[str, Callable[[Call, int], Reply]] = {
@@ -198,10 +215,10 @@ class Binance:
         if limit == 0:
             raise _Rejected(-1130, "Data sent for parameter 'limit' is not valid.")
         question = _Question(
+            call.family,
             listing,
             timeframe,
-            _whole(call, "startTime"),
-            _whole(call, "endTime"),
+            *_bounds(call),
             min(limit or _DEFAULT_LIMIT, _MOST_ROWS[call.family]),
         )
         settled_ms, reply = self._pages.get(question, (0, None))
@@ -216,7 +233,9 @@ class Binance:
             bars = self._bars(question, now_ms)
         except UnknownTimeframeError:  # the market has it, but not of this symbol
             raise _invalid_interval() from None
-        body = payloads.rows(bars, timeframe, spot=listing.market.type is MarketType.SPOT)
+        if question.family == "coinm":
+            bars = coinm.in_contracts(bars, listing)
+        body = payloads.rows(bars, timeframe, spot=question.family == "spot")
         reply = Reply(200, body, Page(listing.symbol, timeframe), rows=len(bars))
         settled_ms = _settled_ms(question, bars)
         if settled_ms is not None and settled_ms <= now_ms:
@@ -250,7 +269,7 @@ class Binance:
         known = [item for item in self._listings[call.family].values() if item.known_at(now_ms)]
         if "symbol" in call.params or "symbols" in call.params:
             known = self._asked(call, now_ms)
-        describe = payloads.spot_symbol if call.family == "spot" else payloads.contract
+        describe = _DESCRIBED[call.family]
         payload = {
             "timezone": "UTC",
             "serverTime": now_ms,
@@ -281,7 +300,7 @@ class Binance:
             asked = self._asked(call, now_ms)
         else:
             asked = [item for item in self._listings[call.family].values() if item.known_at(now_ms)]
-        spell = payloads.spot_ticker if call.family == "spot" else payloads.contract_ticker
+        spell = _TICKERS[call.family]
         payload = [spell(item, self._market.ticker(item.symbol, now_ms)) for item in asked]
         return _json(payload[0] if "symbol" in call.params else payload)
 
@@ -325,6 +344,21 @@ def _whole(call: Call, name: str) -> int | None:
     if not _NUMBER.match(text):
         raise _illegal(name, "^[0-9]{1,20}$")
     return min(int(text), _LATEST_MS)
+
+
+def _bounds(call: Call) -> tuple[int | None, int | None]:
+    """Read the window's ends: on COIN-M a start alone reaches as far as a window may be long."""
+    start, end = _whole(call, "startTime"), _whole(call, "endTime")
+    longest = _LONGEST_MS.get(call.family)
+    if start is None or longest is None:
+        return start, end
+    if end is None:
+        return start, start + longest
+    if end - start > longest:
+        hours = longest // 3_600_000
+        message = f"Lookup interval is too big. More than {hours} hours between startTime and"
+        raise _Rejected(-1127, f"{message} endTime.")
+    return start, end
 
 
 def _invalid_interval() -> _Rejected:

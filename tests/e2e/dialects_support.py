@@ -1,0 +1,101 @@
+"""What the tests of all dialects share: an exchange that speaks one, and its truth.
+
+`serve` is a fixture: import it into the test module, with the fixtures of
+`tests.support` that it builds on. ``serve("kraken", ms)`` gives a `World` whose
+`server` speaks the dialect and whose `config` is the `exchange_config` that
+makes ccxt's unmodified class talk to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backtester.data.candles import Candles
+from backtester.data.model import Interval, Timeframe
+from backtester.data.sandbox import SandboxServer
+from backtester.data.sandbox.weights import Verdict, WeightBook
+from tests.support.world import MARKET, NOON, Clock, World, same
+
+__all__ = ["Patient", "Serve", "ask_twice", "in_contracts", "reach", "serve", "spans_of"]
+
+Serve = Callable[..., World]
+"""Called with a dialect's name, and optionally a clock or where it shall stand (ms), ccxt's
+id where that is another than the dialect's, and more settings of `exchange_config`."""
+
+
+class Patient(WeightBook):
+    """Refuses nobody, for tests that lift the client's limiter."""
+
+    def charge(self, family: str, weight: int, limit: int) -> Verdict:
+        return Verdict(weight)
+
+
+@pytest.fixture
+def serve(apart: Path, impatient: None, clock: Clock) -> Iterator[Serve]:
+    """Start exchanges that speak a dialect, with an empty data directory."""
+    with ExitStack() as stack:
+
+        def start(
+            dialect: str,
+            at: int | Clock = NOON,
+            *,
+            exchange: str | None = None,
+            limited: bool = False,
+            **settings: Any,
+        ) -> World:
+            clock.now_ms = at if isinstance(at, int) else at()
+            weights = None if limited else Patient()
+            server = SandboxServer(MARKET, clock=clock, dialect=dialect, weights=weights)
+            stack.enter_context(server)
+            config = {"urls": {"api": server.ccxt_urls}, "enableRateLimit": limited, **settings}
+            world = World(server, clock, apart, exchange=exchange or dialect, config=config)
+            stack.callback(world.new_process)
+            return world
+
+        yield start
+
+
+def ask_twice(
+    world: World, symbol: str, timeframe: str, expected: Candles, *, path: str, **how: Any
+) -> tuple[int, int]:
+    """Ask cold and warm, and compare both with the truth; the warm one must ask for nothing.
+
+    Returns
+    -------
+    (int, int)
+        How many requests the cold one sent for candles, which have `path` in theirs, and how many
+        others.
+    """
+    cold = world.ask(symbol, timeframe, **how)
+    assert same(cold[symbol], expected)
+    warm = world.ask(symbol, timeframe, **how)
+    assert same(warm[symbol], expected)
+    assert warm.requests == []
+    asked = sum(path in request.path for request in cold.requests)
+    return asked, len(cold.requests) - asked
+
+
+def in_contracts(candles: Candles, size: float) -> Candles:
+    """Give candles whose volumes have gone through whole contracts of `size` base units."""
+    values = candles.values.copy()
+    values[:, 4] = np.rint(values[:, 4] / size) * size
+    return Candles(candles.open_time.copy(), values)
+
+
+def spans_of(world: World, symbol: str, timeframe: str, market_type: str = "spot") -> list[Any]:
+    """List (start, end, what the answer meant) of the stored coverage of a symbol."""
+    coverage = world.stored(symbol, timeframe, market_type).coverage
+    return [(span.start, span.end, span.served) for span in coverage]
+
+
+def reach(timeframe: str, count: int, now_ms: int) -> int:
+    """Give the open time of the oldest of the `count` newest candles, the forming one included."""
+    unit = Timeframe.parse(timeframe)
+    span = 2 * count * unit.typical_ms  # more than enough, also of months
+    return int(unit.grid(Interval(max(now_ms - span, 0), now_ms + 1))[-count])

@@ -1,0 +1,304 @@
+"""Bulk archives through the whole pipeline, against the market's truth, requests counted."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+
+import pytest
+from typer.testing import CliRunner
+
+from backtester.data.cli import app
+from backtester.data.errors import NotServedError, OptionError
+from backtester.data.events import Event, FetchPlanned, PageFetched
+from backtester.data.fetching.archives.plan import Source
+from backtester.data.fetching.archives.source import ArchiveLeft
+from backtester.data.fetching.data_fetcher import fetch_data
+from backtester.data.model import Interval, MarketType, Timeframe
+from backtester.data.sandbox import Fault, SandboxServer
+from backtester.data.sandbox.journal import Request
+from tests.support.tls_proxy import running_proxy
+from tests.support.world import DAY, MARKET, MINUTE, NOON, Asked, World, ms, same, truth
+
+BTC, SWAP = "BTC/USDT", "BTC/USDT:USDT"
+
+
+def files(asked: Asked) -> list[str]:
+    """Give the names of the files asked for, checksums aside."""
+    return names(asked.requests)
+
+
+def names(requests: list[Request]) -> list[str]:
+    paths = (one.path for one in requests if one.path.startswith("/data/"))
+    return [path.rpartition("/")[2] for path in paths if path.endswith(".zip")]
+
+
+class Stop(Exception):  # noqa: N818 - no error, an end
+    """What a hook raises to end a fetch in the middle."""
+
+
+def stop_after(pages: int) -> Callable[[Event], None]:
+    left = itertools.count(pages, -1)
+
+    def hook(event: Event) -> None:
+        if isinstance(event, PageFetched) and next(left) <= 1:
+            raise Stop
+
+    return hook
+
+
+# ------------------------------------------------------------------ the answer is the market's
+
+
+@pytest.mark.parametrize(
+    ("market_type", "timeframe", "symbol", "start", "end"),
+    [
+        pytest.param("spot", "1m", BTC, "2024-12-20", "2025-01-10", id="spot-both-units"),
+        pytest.param("spot", "1m", BTC, "2019-05-10", "2019-05-20", id="outage"),
+        pytest.param("spot", "1h", "ONDO/USDT", "2024-12-01", "2025-03-10", id="before-listing"),
+        pytest.param("spot", "1h", "REP/USDT", "2022-08-01", "2022-12-01", id="delisted"),
+        pytest.param("spot", "1m", "REP/USDT", "2021-03-01", "2021-03-05", id="holes-everywhere"),
+        pytest.param("spot", "1w", BTC, "2024-01-03", "2025-06-11", id="weeks-are-the-apis"),
+        pytest.param("swap", "15m", SWAP, "2022-05-15", "2022-06-15", id="futures-both-headers"),
+        pytest.param("spot", "1h", BTC, "2025-05-20", None, id="up-to-now"),
+    ],
+)
+def test_archives_and_the_api_give_the_same_table_and_the_same_coverage(
+    world: World, market_type: str, timeframe: str, symbol: str, start: str, end: str | None
+) -> None:
+    """Wherever a candle comes from it has the same bits, and the same times are absent."""
+    question = (symbol, timeframe, start, end)
+    asked = world.ask(*question, market_type=market_type, source=Source.ARCHIVE)
+    assert same(asked[symbol], truth(symbol, timeframe, start, end or NOON))
+    assert bool(files(asked)) is (timeframe != "1w")
+    stored = world.stored(symbol, timeframe, market_type)
+    unit, whole = Timeframe.parse(timeframe), asked.result.interval
+    assert whole is not None
+    again = world.ask(*question, market_type=market_type)
+    assert again.requests == []
+    fresh = world.ask(*question, market_type=market_type, source=Source.API, use_cache=False)
+    assert files(fresh) == []
+    assert fresh.result.revisions == {}
+    by_api = world.stored(symbol, timeframe, market_type)
+    assert stored.states(unit, whole) == by_api.states(unit, whole)
+
+
+def test_a_year_of_minutes_takes_40_requests(world: World) -> None:
+    """Twelve files, their checksums and samples, a clock, a list of markets, an inception."""
+    planned: list[Event] = []
+    asked = world.ask(BTC, "1m", "2024-01-01", "2025-01-01", on_event=planned.append)
+    assert same(asked[BTC], truth(BTC, "1m", "2024-01-01", "2025-01-01"))
+    assert len(files(asked)) == 12
+    assert len(asked.requests) == 40
+    assert len(asked.pages) == 2 + 12, "the outage of June is confirmed by the file's sample"
+    (plan,) = [event for event in planned if isinstance(event, FetchPlanned)]
+    assert (plan.symbols, plan.requests, plan.candles) == (1, 12, 366 * 1440)
+    assert world.ask(BTC, "1m", "2024-01-01", "2025-01-01").requests == []
+
+
+# ------------------------------------------------------------------ what auto chooses
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "start", "end", "expected"),
+    [
+        pytest.param("1m", "2025-04-20", "2025-06-01", ["BTCUSDT-1m-2025-05.zip"], id="a-month"),
+        pytest.param("1m", "2025-06-01", None, [], id="too-young"),
+        pytest.param("1m", "2025-03-01", "2025-03-08", [], id="a-week"),
+        pytest.param("1h", "2023-01-01", "2025-01-01", [], id="hours"),
+    ],
+)
+def test_auto_takes_a_file_only_where_it_is_clearly_cheaper(
+    world: World, timeframe: str, start: str, end: str | None, expected: list[str]
+) -> None:
+    """The default asks the API unless a month of minutes is wanted, and gives the truth."""
+    asked = world.ask(BTC, timeframe, start, end)
+    assert files(asked) == expected
+    assert same(asked[BTC], truth(BTC, timeframe, start, end or NOON))
+
+
+def test_what_is_stored_is_not_downloaded_again(world: World) -> None:
+    """Files are chosen by what is missing, not by what is asked for."""
+    world.ask(BTC, "1m", "2025-02-01", "2025-03-01")
+    asked = world.ask(BTC, "1m", "2025-01-01", "2025-04-01")
+    assert sorted(files(asked)) == ["BTCUSDT-1m-2025-01.zip", "BTCUSDT-1m-2025-03.zip"]
+    assert same(asked[BTC], truth(BTC, "1m", "2025-01-01", "2025-04-01"))
+
+
+def test_the_api_alone_is_asked_when_told_so(world: World) -> None:
+    """`source='api'` sends nothing to the archives."""
+    asked = world.ask(BTC, "1m", "2025-05-01", "2025-06-01", source=Source.API)
+    assert files(asked) == []
+    assert len(asked.pages) == 45 + 2
+
+
+# ------------------------------------------------------------------ what is wrong with archives
+
+
+def test_lost_minutes_days_and_files_come_from_the_api(world: World) -> None:
+    """What archives lack is neither missing nor absent in the answer."""
+    tree = world.server.archives
+    for start, length in (
+        ("2025-03-04T05:00", 7 * MINUTE),
+        ("2025-03-20T05:00", 2 * MINUTE),
+        ("2025-03-29", DAY),
+    ):
+        tree.omit("BTCUSDT", Interval(ms(start), ms(start) + length))
+    tree.remove("2025-04")
+    asked = world.ask(BTC, "1m", "2025-03-01", "2025-06-01")
+    assert same(asked[BTC], truth(BTC, "1m", "2025-03-01", "2025-06-01"))
+    assert sorted(files(asked)) == ["BTCUSDT-1m-2025-03.zip", "BTCUSDT-1m-2025-05.zip"]
+    states = {state for _, state in world.stored(BTC, "1m").states(
+        Timeframe.parse("1m"), Interval(ms("2025-03-01"), ms("2025-06-01")))}  # fmt: skip
+    assert states == {"present"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.HTTP_503, Fault.RESET, Fault.CUT_BODY, Fault.HTML, Fault.EMPTY_BODY, Fault.CUT_JSON],
+)
+@pytest.mark.parametrize("suffix", [".zip", ".CHECKSUM"])
+def test_a_fault_on_the_way_is_tried_again(world: World, fault: Fault, suffix: str) -> None:
+    """Server errors, resets, cut and foreign bodies cost requests, never candles."""
+    rule = world.faults.add(
+        fault, times=1, match=lambda call: "/data/" in call.path and call.path.endswith(suffix)
+    )
+    asked = world.ask(BTC, "1d", "2025-04-01", "2025-06-01", source=Source.ARCHIVE)
+    assert rule.fired == 1
+    assert same(asked[BTC], truth(BTC, "1d", "2025-04-01", "2025-06-01"))
+    kept = [answer.path for answer in asked.requests if answer.status == 200]
+    assert len([path for path in kept if path.endswith(".zip")]) >= 2
+
+
+@pytest.mark.parametrize("kind", ["checksum", "conflict", "denied"])
+def test_a_file_that_is_not_believed_is_told_and_the_api_takes_over(
+    world: World, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong checksum, another candle than the API's, a refusal: the answer stays the truth."""
+    events: list[Event] = []
+    if kind == "checksum":
+        world.server.archives.spoil("2025-04")
+    elif kind == "conflict":
+        world.server.archives.alter("BTCUSDT", "1d", ms("2025-04-09"), (1.0, 4.0, 0.5, 2.0, 0.25))
+    else:
+        world.faults.add(Fault.HTTP_403, match="2025-04.zip")
+    with caplog.at_level(logging.WARNING):
+        asked = world.ask(
+            BTC, "1d", "2025-04-01", "2025-06-01", source=Source.ARCHIVE, on_event=events.append
+        )
+    assert same(asked[BTC], truth(BTC, "1d", "2025-04-01", "2025-06-01"))
+    (left,) = [event for event in events if isinstance(event, ArchiveLeft)]
+    assert left.name == "BTCUSDT-1d-2025-04.zip"
+    assert left.reason in caplog.text
+
+
+def test_a_candle_revised_in_archive_and_api_is_news(world: World) -> None:
+    """Asked afresh, a new version of a file is checked again, kept, and the old value logged."""
+    world.ask(BTC, "1d", "2025-04-01", "2025-05-01", source=Source.ARCHIVE)
+    at, new = ms("2025-04-09"), (100.0, 400.0, 50.0, 200.0, 25.0)
+    world.server.archives.alter("BTCUSDT", "1d", at, new)
+    world.faults.revise(BTC, "1d", at, new)
+    asked = world.ask(BTC, "1d", "2025-04-01", "2025-05-01", source=Source.ARCHIVE, use_cache=False)
+    assert files(asked) == ["BTCUSDT-1d-2025-04.zip"]
+    (revision,) = asked.result.revisions[BTC]
+    assert (revision.open_time, revision.new) == (at, new)
+
+
+def test_archives_that_cannot_be_reached_leave_everything_to_the_api(world: World) -> None:
+    """A closed port costs a few tries, and the answer is whole."""
+    events: list[Event] = []
+    request = {
+        "symbols": BTC, "timeframe": "1m", "start": "2025-04-01", "end": "2025-06-01",
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        # What goes elsewhere is in no journal, so the world's own count does not apply.
+        patch.setattr(world, "config", {**world.config, "archiveUrl": "http://127.0.0.1:9"})
+        before = len(world.server.requests)
+        data = fetch_data(
+            BTC, "sandbox", "1m", request["start"], request["end"],
+            exchange_config=world.config, data_dir=world.folder, on_event=events.append,
+        )  # fmt: skip
+    assert len(data.get("Close")) == 61 * 1440
+    assert names(list(world.server.requests)[before:]) == []
+    assert {one.name for one in events if isinstance(one, ArchiveLeft)} == {
+        "BTCUSDT-1m-2025-04.zip",
+        "BTCUSDT-1m-2025-05.zip",
+    }
+
+
+# ------------------------------------------------------------------ interrupted
+
+
+def test_a_fetch_that_is_killed_midway_resumes_where_it_was(world: World) -> None:
+    """Files that were read are stored; only the others are asked for again."""
+    question = (BTC, "1m", "2024-06-01", "2025-04-01")
+    with pytest.raises(Stop):
+        world.ask(*question, on_event=stop_after(4))
+    stored = world.stored(BTC, "1m")
+    missing = stored.coverage.missing(Interval(ms(question[2]), ms(question[3])))
+    world.new_process()
+    again = world.ask(*question)
+    assert same(again[BTC], truth(*question))
+    unit = Timeframe.parse("1M")
+    months = {unit.floor(at) for part in missing for at in range(part.start, part.end, DAY)}
+    assert 0 < len(months) <= 6 + 1
+    assert len(files(again)) <= len(months) < 10
+
+
+# ------------------------------------------------------------------ settings
+
+
+def test_the_archives_address_is_a_setting_that_ccxt_does_not_see(world: World) -> None:
+    """`archiveUrl` points elsewhere: to a mirror, say."""
+    with SandboxServer(MARKET, clock=world.clock) as mirror:
+        data = fetch_data(
+            BTC, "sandbox", "1m", "2025-04-01", "2025-06-01",
+            exchange_config={**world.config, "archiveUrl": mirror.url + "/"},
+            data_dir=world.folder,
+        )  # fmt: skip
+        assert len(names(list(mirror.requests))) == 2
+        assert all(one.path.startswith("/data/") for one in mirror.requests)
+    assert names(list(world.server.requests)) == []
+    assert len(data.get("Close")) == 61 * 1440
+
+
+def test_binances_own_address_is_reached_through_the_users_proxy(world: World) -> None:
+    """Proxy and TLS settings of `exchange_config` hold for archives as for the API."""
+    with running_proxy(world.server.url) as proxy:
+        world.exchange = "binance"
+        world.config = {"httpsProxy": proxy.url, "verify": False}
+        asked = world.ask(BTC, "1m", "2025-04-01", "2025-06-01")
+    assert same(asked[BTC], truth(BTC, "1m", "2025-04-01", "2025-06-01"))
+    assert len(files(asked)) == 2
+    assert {"api.binance.com:443", "data.binance.vision:443"} <= set(proxy.hosts)
+
+
+def test_an_exchange_without_archives_says_so(world: World) -> None:
+    """Asking by name for what is not there is an error; `auto` is content with the API."""
+    from backtester.data.fetching.exchange import Exchange
+
+    with running_proxy(world.server.url) as proxy:
+        world.exchange = "binance"
+        world.config = {"httpsProxy": proxy.url, "verify": False, "archiveUrl": ""}
+        with pytest.raises(NotServedError, match="no archives we know of"):
+            world.ask(BTC, "1m", "2025-04-01", "2025-06-01", source=Source.ARCHIVE)
+        asked = world.ask(BTC, "1m", "2025-05-01", "2025-06-01")
+    assert files(asked) == []
+    assert (
+        Exchange("binance", MarketType.SPOT, {"archiveUrl": "http://x"}).archive_url == "http://x"
+    )
+
+
+def test_sources_are_named_in_python_and_on_the_command_line(world: World) -> None:
+    """`source=` and `--source` mean the same; another word is a usage error."""
+    with pytest.raises(OptionError, match="unknown source"):
+        fetch_data(BTC, "sandbox", source="ftp", data_dir=world.folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKTESTER_SANDBOX_URL", world.server.url)
+        words = ["fetch", "-s", BTC, "-t", "1h", "--start", "2025-04-01", "--end", "2025-06-01",
+                 "-e", "sandbox", "--data-dir", str(world.folder), "--json"]  # fmt: skip
+        done = CliRunner().invoke(app, [*words, "--source", "archive"])
+        assert done.exit_code == 0, done.output
+        assert len(names(list(world.server.requests))) == 2
+        assert CliRunner().invoke(app, [*words, "--source", "ftp"]).exit_code == 2

@@ -1,0 +1,48 @@
+"""Fixtures for all tests that meet an exchange: `world`, and what keeps it apart and fast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtester.data.fetching import fetcher
+from backtester.data.sandbox import SandboxServer
+from tests.support.world import MARKET, Clock, World
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep data, budget and settings of a test to itself; gives the data directory."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("BACKTESTER_DATA_DIR", str(folder))
+    monkeypatch.setenv("BACKTESTER_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("BACKTESTER_SANDBOX_URL", raising=False)
+    return folder
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry at once: the number of tries stays, only the waits between them go."""
+    monkeypatch.setattr(fetcher, "_wait", lambda _state: 0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Stop the time of this machine too, where the exchange's clock stands."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time_ns", lambda: clock() * 1_000_000)
+    return clock
+
+
+@pytest.fixture
+def world(apart: Path, impatient: None, clock: Clock) -> Iterator[World]:
+    """Give an exchange at 2025-06-15 12:34:56 UTC and an empty data directory."""
+    with SandboxServer(MARKET, clock=clock) as server:
+        config: dict[str, Any] = {"sandboxUrl": server.url}
+        world = World(server, clock, apart, config=config)
+        yield world
+        world.new_process()
