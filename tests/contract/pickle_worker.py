@@ -35,6 +35,11 @@ ACTIONS: dict[str, Callable[[PickleStore], None]] = {
 }
 
 
+def say(what: object) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
 def page(number: int) -> Answer:
     """Give the answer of this number of a long fetch: three symbols, now and then a revision."""
     overlap = number % 5 == 0 and number > 2
@@ -60,7 +65,7 @@ def pages_of(who: int, writers: int, count: int) -> list[Answer]:
 def write(folder: Path, who: int, writers: int, count: int) -> None:
     """Commit a writer's pages one by one and fold now and then, once told to begin."""
     store = PickleStore(folder)
-    print("ready", flush=True)
+    say("ready")
     sys.stdin.readline()
     for number, one in enumerate(pages_of(who, writers, count)):
         store.commit(KEY, [one])
@@ -120,8 +125,8 @@ def nursery() -> None:
             else:
                 write_until_killed(folder, order["first"], Path(order["acknowledged"]))
             os._exit(0)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        say(child)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,9 @@ class StoreContract:
         for number, key in enumerate(keys):
             assert contents(store.read(key)) == contents(applied(answer(count=number + 1), key=key))
 
-    @pytest.mark.parametrize("symbol", ["../x", "a/b/c", ".", " ", "日本/USDT:USDT-251226", '"\\\n'])
+    @pytest.mark.parametrize(
+        "symbol", ["../x", "a/b/c", ".", " ", "日本/USDT:USDT-251226", '"\\\n']
+    )
     def test_any_text_is_a_symbol(self, store: Store, symbol: str) -> None:
         """Names are data, not paths."""
         store.commit(KEY, [answer(symbol)])

@@ -58,16 +58,16 @@ def names(folder: Path) -> list[str]:
 
 def assert_told_or_unharmed(store: PickleStore, held: dict[str, Any]) -> bool:
     """Check that a read raises the one right error, or gives exactly what was held."""
-    path = store.path(KEY)
+    path, told = str(store.path(KEY)), None
     try:
         found = contents(store.read(KEY))
     except CorruptDatasetError as error:
-        assert str(path) in str(error)
-        assert error.path == str(path)
-        told = True
-    else:
+        told = error
+    if told is None:
         assert found == held
-        told = False
+    else:
+        assert told.path == path
+        assert path in str(told)
     salvaged = contents(store.read(KEY, salvage=True))["series"]
     assert salvaged in ({}, held["series"])
     (summary,) = store.summary()
@@ -75,7 +75,7 @@ def assert_told_or_unharmed(store: PickleStore, held: dict[str, Any]) -> bool:
         assert {s: one.candles for s, one in summary.symbols.items()} == {
             symbol: len(one["candles"]) for symbol, one in held["series"].items()
         }
-    return told
+    return told is not None
 
 
 # ------------------------------------------------------------------------ every byte
@@ -325,7 +325,10 @@ def test_a_failed_fold_leaves_everything(
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     before = {p.name: p.read_bytes() for p in store.folder.iterdir()}
     for _ in range(3):
-        with monkeypatch.context() as patch, disk_with_room_for(200 if kind == "full disk" else 10**9):
+        with (
+            monkeypatch.context() as patch,
+            disk_with_room_for(200 if kind == "full disk" else 10**9),
+        ):
             if kind == "fsync":
                 patch.setattr(os, "fsync", failing(errno.EIO))
             if kind == "rename":
@@ -341,14 +344,18 @@ def test_a_failed_fold_leaves_everything(
         with pytest.raises(CorruptDatasetError):
             store.read(KEY)
     store.fold(KEY)  # there is room again
-    kept = {"sound": [*BATCH, *journaled], "damaged file": journaled}.get(damage, [*BATCH, *journaled[:2]])
+    kept = {"sound": [*BATCH, *journaled], "damaged file": journaled}.get(
+        damage, [*BATCH, *journaled[:2]]
+    )
     notes = {} if damage == "damaged file" else {"x": 1}
     assert contents(store.read(KEY)) == contents(Dataset(KEY, applied(*kept).series, notes))
     assert sorted(names(store.folder)) == sorted([NAME, *aside])
 
 
 @pytest.mark.parametrize("room", [0, 10, 100, 200])
-def test_a_failed_commit_keeps_nothing_of_it(store: PickleStore, journaled: list[Any], room: int) -> None:
+def test_a_failed_commit_keeps_nothing_of_it(
+    store: PickleStore, journaled: list[Any], room: int
+) -> None:
     """Where the disk is full, what was acknowledged stays and the rest is not half there."""
     before = contents(store.read(KEY))
     size = store.journal_path(KEY).stat().st_size

@@ -104,17 +104,13 @@ def test_processes_writing_at_once_lose_nothing(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------ killed at any moment
 
 
-def test_kills_lose_no_acknowledged_answer(
-    nursery: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_kills_lose_no_acknowledged_answer(nursery: subprocess.Popen[str], tmp_path: Path) -> None:
     """After each kill -9 the dataset is exactly all that was acknowledged, or one answer more."""
     folder, acknowledged = tmp_path / "data", tmp_path / "acknowledged"
     store, truth, number, chance = PickleStore(folder), Dataset(KEY), 0, random.Random()
     for kill in range(KILLS):
         acknowledged.write_bytes(b"")
-        child = order(
-            nursery, folder=str(folder), first=number, acknowledged=str(acknowledged)
-        )
+        child = order(nursery, folder=str(folder), first=number, acknowledged=str(acknowledged))
         wanted = chance.randrange(6)
         while acknowledged.stat().st_size < wanted:
             time.sleep(0.0005)

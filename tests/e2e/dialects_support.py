@@ -18,15 +18,28 @@ import pytest
 
 from backtester.data.candles import Candles
 from backtester.data.model import Interval, Timeframe
-from backtester.data.sandbox import SandboxServer
+from backtester.data.sandbox import Fault, SandboxServer
 from backtester.data.sandbox.weights import Verdict, WeightBook
 from tests.support.world import MARKET, NOON, Clock, World, same
 
-__all__ = ["Patient", "Serve", "ask_twice", "in_contracts", "reach", "serve", "spans_of"]
+__all__ = ["BROKEN", "Patient", "Serve", "ask_twice", "in_contracts", "reach", "serve", "spans_of"]
 
 Serve = Callable[..., World]
 """Called with a dialect's name, and optionally a clock or where it shall stand (ms), ccxt's
 id where that is another than the dialect's, and more settings of `exchange_config`."""
+
+BROKEN = [
+    Fault.CUT_JSON,
+    Fault.DESCENDING_ROWS,
+    Fault.DUPLICATE_ROWS,
+    Fault.EMPTY_LIST,
+    Fault.HTML,
+    Fault.NULL_FIELD,
+    Fault.OFF_GRID_ROW,
+    Fault.OUT_OF_WINDOW_ROWS,
+    Fault.SHORT_PAGE,
+]
+"""What can be wrong with one page, in any dialect; the truth comes all the same."""
 
 
 class Patient(WeightBook):

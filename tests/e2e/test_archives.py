@@ -15,11 +15,16 @@ from backtester.data.events import Event, FetchPlanned, PageFetched
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.archives.source import ArchiveLeft
 from backtester.data.fetching.data_fetcher import fetch_data
+from backtester.data.fetching.pipeline import run
+from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox import Fault, SandboxServer
 from backtester.data.sandbox.journal import Request
+from tests.e2e.dialects_support import Serve, serve
 from tests.support.tls_proxy import running_proxy
 from tests.support.world import DAY, MARKET, MINUTE, NOON, Asked, World, ms, same, truth
+
+__all__ = ["serve"]
 
 BTC, SWAP = "BTC/USDT", "BTC/USDT:USDT"
 
@@ -46,6 +51,17 @@ def stop_after(pages: int) -> Callable[[Event], None]:
             raise Stop
 
     return hook
+
+
+def two_months(
+    world: World, archive_url: str, on_event: Callable[[Event], None] | None = None
+) -> FetchResult:
+    """Ask with archives at another address, whose requests the world cannot count."""
+    config = {**world.config, "archiveUrl": archive_url}
+    request = FetchRequest(
+        world.key("1m"), (BTC,), "2025-04-01", "2025-06-01", exchange_config=config
+    )
+    return run(request, world.home, on_event)
 
 
 # ------------------------------------------------------------------ the answer is the market's
@@ -97,13 +113,27 @@ def test_a_year_of_minutes_takes_40_requests(world: World) -> None:
     assert world.ask(BTC, "1m", "2024-01-01", "2025-01-01").requests == []
 
 
+def test_coin_margined_contracts_through_ccxts_own_class(serve: Serve) -> None:
+    """The archive's base volume is the API's, over the year its files got a header."""
+    world = serve("binancecoinm", NOON)
+    world.config = {**world.config, "archiveUrl": world.server.url}
+    question = ("BTC/USD:BTC", "1h", "2022-01-01", "2023-01-01")
+    asked = world.ask(*question, market_type="swap", source=Source.ARCHIVE)
+    assert same(asked["BTC/USD:BTC"], truth(SWAP, *question[1:]))
+    assert len(files(asked)) == 12
+    assert len({one.path for one in asked.requests if "/futures/cm/monthly/" in one.path}) == 24
+    assert sum(one.path.endswith("/klines") for one in asked.requests) <= 12 + 30
+    fresh = world.ask(*question, market_type="swap", source=Source.API, use_cache=False)
+    assert fresh.result.revisions == {}
+
+
 # ------------------------------------------------------------------ what auto chooses
 
 
 @pytest.mark.parametrize(
     ("timeframe", "start", "end", "expected"),
     [
-        pytest.param("1m", "2025-04-20", "2025-06-01", ["BTCUSDT-1m-2025-05.zip"], id="a-month"),
+        pytest.param("1m", "2025-04-25", "2025-06-01", ["BTCUSDT-1m-2025-05.zip"], id="a-month"),
         pytest.param("1m", "2025-06-01", None, [], id="too-young"),
         pytest.param("1m", "2025-03-01", "2025-03-08", [], id="a-week"),
         pytest.param("1h", "2023-01-01", "2025-01-01", [], id="hours"),
@@ -208,19 +238,9 @@ def test_a_candle_revised_in_archive_and_api_is_news(world: World) -> None:
 def test_archives_that_cannot_be_reached_leave_everything_to_the_api(world: World) -> None:
     """A closed port costs a few tries, and the answer is whole."""
     events: list[Event] = []
-    request = {
-        "symbols": BTC, "timeframe": "1m", "start": "2025-04-01", "end": "2025-06-01",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        # What goes elsewhere is in no journal, so the world's own count does not apply.
-        patch.setattr(world, "config", {**world.config, "archiveUrl": "http://127.0.0.1:9"})
-        before = len(world.server.requests)
-        data = fetch_data(
-            BTC, "sandbox", "1m", request["start"], request["end"],
-            exchange_config=world.config, data_dir=world.folder, on_event=events.append,
-        )  # fmt: skip
-    assert len(data.get("Close")) == 61 * 1440
-    assert names(list(world.server.requests)[before:]) == []
+    result = two_months(world, "http://127.0.0.1:9", events.append)
+    assert same(result.tables()[BTC], truth(BTC, "1m", "2025-04-01", "2025-06-01"))
+    assert names(world.sent()) == []
     assert {one.name for one in events if isinstance(one, ArchiveLeft)} == {
         "BTCUSDT-1m-2025-04.zip",
         "BTCUSDT-1m-2025-05.zip",
@@ -237,13 +257,18 @@ def test_a_fetch_that_is_killed_midway_resumes_where_it_was(world: World) -> Non
         world.ask(*question, on_event=stop_after(4))
     stored = world.stored(BTC, "1m")
     missing = stored.coverage.missing(Interval(ms(question[2]), ms(question[3])))
-    world.new_process()
-    again = world.ask(*question)
-    assert same(again[BTC], truth(*question))
     unit = Timeframe.parse("1M")
     months = {unit.floor(at) for part in missing for at in range(part.start, part.end, DAY)}
-    assert 0 < len(months) <= 6 + 1
-    assert len(files(again)) <= len(months) < 10
+    assert 0 < len(months) <= 7
+    world.new_process()
+    with SandboxServer(MARKET, clock=world.clock) as later:  # what was under way does not count
+        request = FetchRequest(
+            world.key("1m"), (BTC,), *question[2:], exchange_config={"sandboxUrl": later.url}
+        )
+        result = run(request, world.home)
+        assert len(names(list(later.requests))) == len(months)
+        assert result.requests == len(later.requests)
+    assert same(result.tables()[BTC], truth(*question))
 
 
 # ------------------------------------------------------------------ settings
@@ -252,20 +277,17 @@ def test_a_fetch_that_is_killed_midway_resumes_where_it_was(world: World) -> Non
 def test_the_archives_address_is_a_setting_that_ccxt_does_not_see(world: World) -> None:
     """`archiveUrl` points elsewhere: to a mirror, say."""
     with SandboxServer(MARKET, clock=world.clock) as mirror:
-        data = fetch_data(
-            BTC, "sandbox", "1m", "2025-04-01", "2025-06-01",
-            exchange_config={**world.config, "archiveUrl": mirror.url + "/"},
-            data_dir=world.folder,
-        )  # fmt: skip
+        result = two_months(world, mirror.url + "/")
         assert len(names(list(mirror.requests))) == 2
         assert all(one.path.startswith("/data/") for one in mirror.requests)
-    assert names(list(world.server.requests)) == []
-    assert len(data.get("Close")) == 61 * 1440
+        assert result.requests == len(mirror.requests) + len(world.sent())
+    assert names(world.sent()) == []
+    assert same(result.tables()[BTC], truth(BTC, "1m", "2025-04-01", "2025-06-01"))
 
 
 def test_binances_own_address_is_reached_through_the_users_proxy(world: World) -> None:
     """Proxy and TLS settings of `exchange_config` hold for archives as for the API."""
-    with running_proxy(world.server.url) as proxy:
+    with running_proxy(world.server.url, world.folder.parent) as proxy:
         world.exchange = "binance"
         world.config = {"httpsProxy": proxy.url, "verify": False}
         asked = world.ask(BTC, "1m", "2025-04-01", "2025-06-01")
@@ -278,7 +300,7 @@ def test_an_exchange_without_archives_says_so(world: World) -> None:
     """Asking by name for what is not there is an error; `auto` is content with the API."""
     from backtester.data.fetching.exchange import Exchange
 
-    with running_proxy(world.server.url) as proxy:
+    with running_proxy(world.server.url, world.folder.parent) as proxy:
         world.exchange = "binance"
         world.config = {"httpsProxy": proxy.url, "verify": False, "archiveUrl": ""}
         with pytest.raises(NotServedError, match="no archives we know of"):

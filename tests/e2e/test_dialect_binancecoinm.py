@@ -64,7 +64,7 @@ def test_equals_the_truth(
 ) -> None:
     """Whatever is asked comes bit for bit in base units, and the same again sends nothing."""
     now = max(NOON, ms(end or start) + HOUR)
-    world = serve("binance", now, exchange="binancecoinm")
+    world = serve("binancecoinm", now)
 
     asked = world.ask(symbol, timeframe, start, end, market_type="swap")
 
@@ -85,7 +85,7 @@ def test_equals_the_truth(
 @pytest.mark.parametrize("timeframe", ["1m", "1h", "1d"])
 def test_dated_contracts_equal_the_truth(serve: Serve, timeframe: str) -> None:
     """A dated contract comes from before its listing to its last closed candle."""
-    world = serve("binance", AUGUST, exchange="binancecoinm")
+    world = serve("binancecoinm", AUGUST)
     symbol = "BTC/USD:BTC-261225"
     start = "2026-07-30" if timeframe == "1m" else "2026-05-01"
 
@@ -96,7 +96,7 @@ def test_dated_contracts_equal_the_truth(serve: Serve, timeframe: str) -> None:
 
 def test_whole_pages_cost_a_request_each(serve: Serve) -> None:
     """Pages are of 499 candles and weigh 2: three in a row with nothing missing take three."""
-    world = serve("binance", exchange="binancecoinm")
+    world = serve("binancecoinm")
     start = NOON // MINUTE * MINUTE - 3 * PAGE * MINUTE
 
     asked = world.ask("BTC/USD:BTC", "1m", start, market_type="swap")
@@ -108,7 +108,7 @@ def test_whole_pages_cost_a_request_each(serve: Serve) -> None:
 
 def test_no_window_is_longer_than_allowed(serve: Serve) -> None:
     """Two hundred days are the most in one request, whatever the page could hold."""
-    world = serve("binance", exchange="binancecoinm")
+    world = serve("binancecoinm")
 
     asked = world.ask("BTC/USD:BTC", "1d", "2019-01-01", market_type="swap")
 
@@ -120,7 +120,7 @@ def test_no_window_is_longer_than_allowed(serve: Serve) -> None:
 
 def test_what_lies_before_the_listing_is_told_as_such(serve: Serve) -> None:
     """The first candle is searched for, and all before counts as not listed."""
-    world = serve("binance", exchange="binancecoinm")
+    world = serve("binancecoinm")
 
     world.ask("OP/USD:OP", "1h", "2021-01-01", market_type="swap")
 
@@ -134,7 +134,7 @@ def test_what_lies_before_the_listing_is_told_as_such(serve: Serve) -> None:
 
 def test_unknown_symbol_and_timeframe(serve: Serve) -> None:
     """Names that mean nothing are refused before any candle is asked for."""
-    world = serve("binance", exchange="binancecoinm")
+    world = serve("binancecoinm")
 
     with pytest.raises(UnknownSymbolError, match="NOPE/USD"):
         world.ask("NOPE/USD:NOPE", market_type="swap")
@@ -146,7 +146,7 @@ def test_unknown_symbol_and_timeframe(serve: Serve) -> None:
 
 def test_refused_call_pauses_and_succeeds(serve: Serve) -> None:
     """A 429 is obeyed once, and then all comes."""
-    world = serve("binance", exchange="binancecoinm", limited=True)
+    world = serve("binancecoinm", limited=True)
     rule = world.faults.add(Fault.HTTP_429, times=1, match="/dapi/v1/klines", retry_after_s=1)
 
     asked = world.ask("BTC/USD:BTC", "1h", "2025-06-01", market_type="swap")
@@ -158,7 +158,7 @@ def test_refused_call_pauses_and_succeeds(serve: Serve) -> None:
 @pytest.mark.parametrize("fault", [Fault.SHORT_PAGE, Fault.OUT_OF_WINDOW_ROWS, Fault.CUT_JSON])
 def test_faulty_pages_do_not_change_the_table(serve: Serve, fault: Fault) -> None:
     """Every third answer broken, the table is still the truth."""
-    world = serve("binance", exchange="binancecoinm")
+    world = serve("binancecoinm")
     world.faults.add(fault, every=3, match="/dapi/v1/klines")
 
     asked = world.ask("BTC/USD:BTC", "1h", "2024-06-01", market_type="swap")
@@ -168,7 +168,7 @@ def test_faulty_pages_do_not_change_the_table(serve: Serve, fault: Fault) -> Non
 
 def test_markets_and_volumes(serve: Serve) -> None:
     """Contract sizes are dollars, and volumes are worth what was traded of the coin."""
-    world = serve("binance", exchange="binancecoinm")
+    world = serve("binancecoinm")
 
     markets, volumes = markets_and_volumes(
         "binancecoinm", MarketType.SWAP, world.home.cache, world.config

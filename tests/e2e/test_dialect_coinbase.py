@@ -15,8 +15,8 @@ from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Timeframe
 from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import Serve, ask_twice, in_contracts, serve
-from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, truth
+from tests.e2e.dialects_support import BROKEN, Serve, ask_twice, in_contracts, serve
+from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, same, truth
 
 __all__ = ["serve"]
 
@@ -167,17 +167,17 @@ def test_ten_requests_a_second_are_used_and_none_is_refused(serve: Serve) -> Non
     assert {request.status for request in world.sent()} == {200}
 
 
-@pytest.mark.parametrize("market_type", ["spot", "swap"])
+@pytest.mark.parametrize("market_type", ["spot", "swap", "future"])
 def test_markets_and_volumes(serve: Serve, market_type: str) -> None:
     """Products are read with their volumes of 24 hours in quote units."""
-    world, kind = serve("coinbase"), MarketType.parse(market_type)
+    world, kind = serve("coinbase", LATE), MarketType.parse(market_type)
     markets, volumes = markets_and_volumes("coinbase", kind, world.home.cache, world.config)
-    listed = {one.symbol for one in MARKET.listings(kind) if one.known_at(NOON)}
-    trading = {one.symbol for one in MARKET.listings(kind) if one.trading_at(NOON)}
+    listed = {one.symbol for one in MARKET.listings(kind) if one.known_at(LATE)}
+    trading = {one.symbol for one in MARKET.listings(kind) if one.trading_at(LATE)}
     assert {market.symbol for market in markets if market.active} == trading
     assert {market.symbol for market in markets} == (listed if kind == "spot" else trading)
-    symbol = "ETH/USDT" if kind == "spot" else "ETH/USDT:USDT"
-    assert volumes[symbol] == pytest.approx(MARKET.ticker(symbol, NOON).quote_volume)
+    symbol = {"spot": "ETH/USDT", "swap": SWAP, "future": FUTURE}[market_type]
+    assert volumes[symbol] == pytest.approx(MARKET.ticker(symbol, LATE).quote_volume)
 
 
 @pytest.mark.parametrize(
@@ -208,3 +208,32 @@ def test_candles_come_newest_first_and_with_both_bounds(serve: Serve) -> None:
     with urllib.request.urlopen(f"{url}?{query}") as answer:
         candles = json.load(answer)["candles"]
     assert [int(one["start"]) - start for one in candles] == [120, 60, 0]
+
+
+def test_broken_pages_change_nothing(serve: Serve) -> None:
+    """Pages that are cut, doubled, shuffled or none at all are seen through."""
+    world, start, end = serve("coinbase"), NOON - 9 * DAY, NOON
+    expected = truth("BTC/USDT", "1h", start, end)
+    for fault in BROKEN:
+        world.faults.add(fault, times=1, match="/candles")
+        asked = world.ask("BTC/USDT", "1h", start, end, use_cache=False)
+        assert same(asked["BTC/USDT"], expected), fault
+        assert fault in {request.fault for request in asked.requests}
+
+
+def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
+    """A candle that is not closed comes when it is asked for and is not stored."""
+    world = serve("coinbase")
+    asked = world.ask("BTC/USDT", "1h", NOON - DAY, include_forming=True)
+    assert asked.result.forming["BTC/USDT"].open_time.tolist() == [ms("2025-06-15T12:00")]
+    stored = world.stored("BTC/USDT", "1h", "spot").candles
+    assert stored.open_time[-1] == ms("2025-06-15T11:00")
+
+
+def test_the_exchange_s_clock_decides_what_is_closed(serve: Serve) -> None:
+    """Where its clock is five hours behind, so are the candles."""
+    world = serve("coinbase")
+    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
+    asked = world.ask("BTC/USDT", "1h", NOON - 2 * DAY)
+    expected = truth("BTC/USDT", "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR)
+    assert same(asked["BTC/USDT"], expected)

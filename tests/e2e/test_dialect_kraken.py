@@ -14,7 +14,7 @@ from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import Interval, MarketType, Served, Timeframe
 from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import Serve, reach, serve, spans_of
+from tests.e2e.dialects_support import BROKEN, Serve, reach, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same
 
 __all__ = ["serve"]
@@ -204,7 +204,7 @@ def test_too_many_requests_pause_and_then_succeed(
 
 
 def test_limits_of_the_server_are_not_met(serve: Serve) -> None:
-    """At ccxt's pace the server's limit of one request a second refuses nothing."""
+    """With the limiter on, the server's limit of one request a second refuses nothing."""
     world = serve("kraken", limited=True)
     check(world, "BTC/USDT", "1h", NOON - 2 * DAY, NOON)
     assert {request.status for request in world.sent()} == {200}
@@ -221,3 +221,33 @@ def test_volumes_and_markets(serve: Serve) -> None:
     assert {market.symbol for market in markets} == set(volumes) == trading
     for symbol in ("BTC/EUR", "DOGE/USDT"):
         assert volumes[symbol] == pytest.approx(MARKET.ticker(symbol, NOON).quote_volume, rel=1e-6)
+
+
+def test_broken_pages_change_nothing(serve: Serve) -> None:
+    """Pages that are cut, doubled, shuffled or none at all are seen through."""
+    world, start, end = serve("kraken"), NOON - 9 * DAY, NOON
+    expected = kraken_truth("BTC/USDT", "1h", start, end)
+    for fault in BROKEN:
+        world.faults.add(fault, times=1, match="OHLC")
+        asked = world.ask("BTC/USDT", "1h", start, end, use_cache=False)
+        assert same(asked["BTC/USDT"], expected), fault
+        assert fault in {request.fault for request in asked.requests}
+
+
+def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
+    """The last row, which is not closed, comes when it is asked for and is not stored."""
+    world = serve("kraken")
+    asked = world.ask("BTC/USDT", "1h", NOON - DAY, include_forming=True)
+    assert asked.result.forming["BTC/USDT"].open_time.tolist() == [ms("2025-06-15T12:00")]
+    assert world.stored("BTC/USDT").candles.open_time[-1] == ms("2025-06-15T11:00")
+
+
+def test_kraken_s_clock_decides_what_is_closed(serve: Serve) -> None:
+    """Where its clock is five hours behind, so are the candles."""
+    world = serve("kraken")
+    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
+    asked = world.ask("BTC/USDT", "1h", NOON - 2 * DAY)
+    assert same(
+        asked["BTC/USDT"],
+        kraken_truth("BTC/USDT", "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR),
+    )

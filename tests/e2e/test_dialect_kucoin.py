@@ -10,10 +10,14 @@ import pytest
 
 from backtester.data.candles import Candles
 from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
+from backtester.data.events import Event, Waiting
+from backtester.data.fetching.capabilities import capability_of
+from backtester.data.fetching.exchange import _used_weight
+from backtester.data.fetching.faults import HttpAnswer
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Timeframe
 from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import Serve, ask_twice, in_contracts, serve
+from tests.e2e.dialects_support import BROKEN, Serve, ask_twice, in_contracts, serve
 from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, same, truth
 
 __all__ = ["serve"]
@@ -104,10 +108,11 @@ def test_too_many_requests_pause_as_long_as_told_and_then_succeed(serve: Serve) 
     """A 429 says in a header of its own how long to wait; then its window comes."""
     world = serve("kucoin")
     world.faults.add(Fault.HTTP_429, times=1, match="/candles", retry_after_s=1)
-    start, end = NOON - 2 * DAY, NOON - DAY
-    expected = truth("BTC/USDT", "1h", start, end)
-    assert ask(world, "BTC/USDT", "1h", expected, start=start, end=end) == 2
-    assert world.ask("BTC/USDT", "1h", start, end).result.seconds < 1
+    events: list[Event] = []
+    how = {"start": NOON - 2 * DAY, "end": NOON - DAY, "on_event": events.append}
+    expected = truth("BTC/USDT", "1h", NOON - 2 * DAY, NOON - DAY)
+    assert ask(world, "BTC/USDT", "1h", expected, **how) == 2
+    assert 0.5 < sum(event.wait_s for event in events if isinstance(event, Waiting)) < 2
 
 
 def test_the_pool_is_not_overdrawn(serve: Serve) -> None:
@@ -117,6 +122,15 @@ def test_the_pool_is_not_overdrawn(serve: Serve) -> None:
     expected = truth("BTC/USDT", "1m", start, end)
     ask(world, "BTC/USDT", "1m", expected, start=start, end=end)
     assert {request.status for request in world.sent()} == {200}
+
+
+def test_what_others_use_of_the_pool_is_read_from_the_headers() -> None:
+    """The exchange's own count goes into the budget: its limit less what it says is left."""
+    row = capability_of("kucoin", MarketType.SPOT)
+    headers = {"GW-RateLimit-Limit": "2000", "gw-ratelimit-remaining": "1850"}
+    assert _used_weight(HttpAnswer(200, headers), row) == 150
+    assert _used_weight(HttpAnswer(200, {"gw-ratelimit-limit": "2000"}), row) is None
+    assert _used_weight(HttpAnswer(), row) is None
 
 
 def test_markets_and_volumes(serve: Serve) -> None:
@@ -155,3 +169,32 @@ def test_of_a_large_window_the_newest_candles_come_newest_first(serve: Serve) ->
     with urllib.request.urlopen(url) as answer:
         times = [int(row[0]) for row in json.load(answer)["data"]]
     assert times == list(range(end - 60, end - 60 - 1500 * 60, -60))
+
+
+def test_broken_pages_change_nothing(serve: Serve) -> None:
+    """Pages that are cut, doubled, shuffled or none at all are seen through."""
+    world, start, end = serve("kucoin"), NOON - 9 * DAY, NOON
+    expected = truth("BTC/USDT", "1h", start, end)
+    for fault in BROKEN:
+        world.faults.add(fault, times=1, match="/candles")
+        asked = world.ask("BTC/USDT", "1h", start, end, use_cache=False)
+        assert same(asked["BTC/USDT"], expected), fault
+        assert fault in {request.fault for request in asked.requests}
+
+
+def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
+    """A candle that is not closed comes when it is asked for and is not stored."""
+    world = serve("kucoin")
+    asked = world.ask("BTC/USDT", "1h", NOON - DAY, include_forming=True)
+    assert asked.result.forming["BTC/USDT"].open_time.tolist() == [ms("2025-06-15T12:00")]
+    stored = world.stored("BTC/USDT", "1h", "spot").candles
+    assert stored.open_time[-1] == ms("2025-06-15T11:00")
+
+
+def test_the_exchange_s_clock_decides_what_is_closed(serve: Serve) -> None:
+    """Where its clock is five hours behind, so are the candles."""
+    world = serve("kucoin")
+    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
+    asked = world.ask("BTC/USDT", "1h", NOON - 2 * DAY)
+    expected = truth("BTC/USDT", "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR)
+    assert same(asked["BTC/USDT"], expected)

@@ -13,8 +13,8 @@ from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError, U
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Timeframe
 from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import Serve, ask_twice, in_contracts, serve
-from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, truth
+from tests.e2e.dialects_support import BROKEN, Serve, ask_twice, in_contracts, serve
+from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, same, truth
 
 __all__ = ["serve"]
 
@@ -124,7 +124,7 @@ def test_markets_and_volumes(serve: Serve, market_type: str) -> None:
     assert {market.symbol: market.created_ms for market in markets} == {
         symbol: one.listed_ms for symbol, one in trading.items()
     }
-    assert {market.contract_size for market in markets} > {LOT}
+    assert {market.contract_size for market in markets} >= {LOT}
     symbol = SWAP if market_type == "swap" else FUTURE
     assert volumes[symbol] == pytest.approx(MARKET.ticker(symbol, LATE).quote_volume)
 
@@ -138,3 +138,32 @@ def test_of_a_large_window_the_newest_candles_come_oldest_first(serve: Serve) ->
         rows = json.load(answer)["data"]
     assert [row[0] for row in rows] == list(range(end - 499 * 60_000, end + 1, 60_000))
     assert all(isinstance(row[5], int) for row in rows)
+
+
+def test_broken_pages_change_nothing(serve: Serve) -> None:
+    """Pages that are cut, doubled, shuffled or none at all are seen through."""
+    world, start, end = serve("kucoinfutures"), NOON - 9 * DAY, NOON
+    expected = expected_of(SWAP, "1h", start, end, NOON)
+    for fault in BROKEN:
+        world.faults.add(fault, times=1, match="/kline/query")
+        asked = world.ask(SWAP, "1h", start, end, use_cache=False, market_type="swap")
+        assert same(asked[SWAP], expected), fault
+        assert fault in {request.fault for request in asked.requests}
+
+
+def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
+    """A candle that is not closed comes when it is asked for and is not stored."""
+    world = serve("kucoinfutures")
+    asked = world.ask(SWAP, "1h", NOON - DAY, include_forming=True, market_type="swap")
+    assert asked.result.forming[SWAP].open_time.tolist() == [ms("2025-06-15T12:00")]
+    stored = world.stored(SWAP, "1h", "swap").candles
+    assert stored.open_time[-1] == ms("2025-06-15T11:00")
+
+
+def test_the_exchange_s_clock_decides_what_is_closed(serve: Serve) -> None:
+    """Where its clock is five hours behind, so are the candles."""
+    world = serve("kucoinfutures")
+    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
+    asked = world.ask(SWAP, "1h", NOON - 2 * DAY, market_type="swap")
+    expected = expected_of(SWAP, "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR)
+    assert same(asked[SWAP], expected)

@@ -38,9 +38,6 @@ def acknowledged(self, key, answers):
 
 PickleStore.commit = acknowledged
 
-def fetch():
-    ask([BTC, ETH], "1m", START, END)
-
 def dying(step):
     '''Die before the step-th thing that touches the disk.'''
     import pathlib
@@ -62,19 +59,17 @@ for line in sys.stdin:
     if pid == 0:
         code = 1
         try:
-            step = int(line)
-            if step:
-                dying(step)
-            fetch()
+            step, start, end = line.split()
+            if step != "0":
+                dying(int(step))
+            ask([BTC, ETH], "1m", start, end)
             code = 0
         finally:
             os._exit(code)
     os.write(1, f"pid {pid}\\n".encode())
     _, status = os.waitpid(pid, 0)
     os.write(1, f"end {status}\\n".encode())
-""".replace("START", repr(START)).replace("END", repr(END)).replace("BTC", repr(BTC)).replace(
-    "ETH", repr(ETH)
-)
+""".replace("BTC", repr(BTC)).replace("ETH", repr(ETH))
 
 
 @dataclass
@@ -106,11 +101,19 @@ class Nursery:
             bufsize=1,
         )
 
-    def live(self, *, step: int = 0, until: Callable[[int], bool] | None = None) -> Life:
-        """Let one process live: to its end, to a step of its own, or to a moment of ours.
+    def live(
+        self,
+        start: str = START,
+        end: str = END,
+        *,
+        step: int = 0,
+        until: Callable[[int], bool] | None = None,
+    ) -> Life:
+        """Let one process fetch: to its end, to a step of its own, or to a moment of ours.
 
         Parameters
         ----------
+        start, end : str
         step : int
             It kills itself before it touches the disk for this time.
         until : callable, optional
@@ -118,7 +121,7 @@ class Nursery:
         """
         before = len(self.world.server.requests)
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{step}\n")
+        self._process.stdin.write(f"{step} {start} {end}\n")
         pid = int(self._line().split()[1])
         if until is not None:
             give_up = time.monotonic() + 20
@@ -217,7 +220,8 @@ def test_killed_at_random_moments_and_started_again(
 
 def test_killed_before_any_step_that_touches_the_disk(world: World, nursery: Nursery) -> None:
     """Wherever between two steps of writing it dies, nothing is lost, broken, or asked twice."""
-    world.ask(BTC, "1m", "2025-05-28", "2025-06-01")
+    question = ("2025-05-31", "2025-06-02")
+    world.ask(BTC, "1m", "2025-05-31", "2025-05-31T18:00")
     world.ask("SOL/USDT", "1m", "2025-06-01", "2025-06-02")
     before = world.folder.parent / "before"
     world.new_process()
@@ -227,13 +231,13 @@ def test_killed_before_any_step_that_touches_the_disk(world: World, nursery: Nur
         shutil.rmtree(world.folder)
         shutil.copytree(before, world.folder)
         steps += 1
-        life = nursery.live(step=steps)
+        life = nursery.live(*question, step=steps)
         assert_sound(world)
         stored = world.stored("SOL/USDT", "1m").candles
         assert same(stored, truth("SOL/USDT", "1m", "2025-06-01", "2025-06-02"))
-        again = world.ask([BTC, ETH], "1m", START, END)
+        again = world.ask([BTC, ETH], "1m", *question)
         for symbol in (BTC, ETH):
-            assert same(again[symbol], truth(symbol, "1m", START, END))
+            assert same(again[symbol], truth(symbol, "1m", *question))
         assert_never_twice(Life(pages=windows(again.pages)), life.acknowledged)
         world.ask("SOL/USDT", "1m", "2025-06-02", "2025-06-02T01:00")
         assert sorted(world.files()) == ["sandbox_spot_1m.pickle.blosc"]

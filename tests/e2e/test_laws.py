@@ -775,6 +775,23 @@ def test_law_7_a_damaged_journal_costs_only_what_lies_behind_the_damage(
     assert world.ask(*question).requests == []
 
 
+def test_law_7_a_damaged_file_is_set_aside_also_when_a_journal_has_the_answer(
+    world: World,
+) -> None:
+    """What is said to be set aside is: also where a broken-off fetch had refetched it before."""
+    question = (BTC, "1m", "2025-06-08", "2025-06-09")
+    world.ask(*question)
+    path = world.folder / "sandbox_spot_1m.pickle.blosc"
+    path.write_bytes(_flip(path.read_bytes(), 0))
+    with pytest.raises(Stop):
+        world.ask(*question, on_event=stop_after(2))
+    assert path.with_name("sandbox_spot_1m.journal").exists()
+    asked = world.ask(*question, warns="set aside")
+    assert same(asked[BTC], truth(BTC, "1m", "2025-06-08", "2025-06-09"))
+    assert f"{path.name}.damaged-1" in world.files()
+    assert world.ask(*question).requests == []
+
+
 # ------------------------------------------------------------------ 8. a failure is loud
 
 
@@ -863,7 +880,8 @@ def test_law_10_two_processes_share_one_budget(world: World) -> None:
     world.server._weights = WeightBook(window_s=1.0)
     world.server._dialects[0]._limits["spot"] = 60
     code = _SMALL + (
-        "found = ask([{symbol!r}], '1m', '2025-04-01', '2025-05-01')\n"
+        "from backtester.data.fetching.archives.plan import Source\n"
+        "found = ask([{symbol!r}], '1m', '2025-04-01', '2025-05-01', source=Source.API)\n"
         "print(found.requests, len(found.series[{symbol!r}].candles))"
     )
     running = [processes.start(world, code.format(symbol=symbol)) for symbol in (BTC, ETH)]

@@ -51,9 +51,7 @@ def answer(
     """Make an answer about `count` hours from hour `first` on; `without` names absent hours."""
     present = [i for i in range(first, first + count) if i not in without]
     shown = [START + i * HOUR for i in present] if served is Served.MARKET else []
-    return Answer(
-        symbol, span_of_hours(first, count), candles_at(shown, seed), served, asked_ms
-    )
+    return Answer(symbol, span_of_hours(first, count), candles_at(shown, seed), served, asked_ms)
 
 
 def rows(candles: Candles) -> dict[int, bytes]:

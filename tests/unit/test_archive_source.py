@@ -18,7 +18,7 @@ from backtester.data.fetching.archives.source import ArchiveConflict, ArchiveLef
 from backtester.data.fetching.fetcher import SeriesJob
 from backtester.data.fetching.paging import Finding, Reader
 from backtester.data.model import Interval, Market, Served, Timeframe
-from tests.support.archives import CoinMargined, Direct
+from tests.support.archives import COIN_MARGINED, Direct
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, ms, same
 
 BTC = MARKET.listing("BTC/USDT").market
@@ -83,7 +83,7 @@ class Run:
         assert sorted([*self.proven, *self.left])[0].start == self.whole.start
         assert self.whole.subtract([*self.proven, *self.left]) == []
         for part in self.proven:
-            truth = self.connection.market.candles(self.market.symbol, self.unit, part)
+            truth = self.connection.truth(self.market, self.unit, part)
             assert same(self.candles.within(part), truth)
         return True
 
@@ -114,8 +114,7 @@ def test_what_archives_prove_is_the_truth_bit_for_bit(
 
 def test_coin_margined_volume_is_base_units() -> None:
     """The column called quote volume is what the API answers as volume."""
-    coin = CoinMargined()
-    run = Run(Direct(coin), coin.listing.market, "1h", "2022-04-01", "2022-08-01")
+    run = Run(Direct(), COIN_MARGINED, "1h", "2022-04-01", "2022-08-01")
     assert run.is_true()
     assert run.left == []
     assert all("/futures/cm/" in path for path in run.connection.paths)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 
 import numpy as np
 import pytest
 
 from backtester.data.model import Interval, Timeframe
-from backtester.data.sandbox import Fault, SandboxServer
+from backtester.data.sandbox import Fault, SandboxServer, SyntheticMarket
 from backtester.data.sandbox.archives import ArchiveTree
 from backtester.data.sandbox.dialects import Call, Reply
-from tests.support.archives import CoinMargined
+from backtester.data.sandbox.source import Bars
+from backtester.data.sandbox.spelling import plain
 from tests.support.world import DAY, HOUR, MARKET, NOON, ms
 
 SPOT = "/data/spot/{}/klines/BTCUSDT/1h/BTCUSDT-1h-{}.zip"
@@ -67,14 +69,16 @@ def test_futures_have_a_header_since_june_2022_and_milliseconds(
     assert int(rows[header][0]) == ms(f"{label}-01")
 
 
-def test_coin_margined_volume_is_contracts_and_base_stands_in_the_eighth_column() -> None:
+def test_coin_margined_volume_is_contracts_and_base_stands_in_the_eighth_column(
+    tree: ArchiveTree,
+) -> None:
     """Its header says quote volume there all the same."""
-    tree, start = ArchiveTree(CoinMargined()), ms("2024-01-01")
+    start = ms("2024-01-01")
     rows = lines(get(tree, COINM.format("daily", "2024-01-01")))
     assert rows[0][7] == "quote_volume"
     bars = MARKET.bars("BTC/USDT:USDT", Timeframe.parse("1h"), Interval(start, start + HOUR), NOON)
     base, quote = (float(bars.table[at, 0]) / 10 ** bars.decimals[at] for at in (4, 5))
-    assert int(rows[1][5]) == int(quote // 100)
+    assert int(rows[1][5]) == math.ceil(quote / 100)
     assert float(rows[1][7]) == base
 
 
@@ -160,22 +164,20 @@ def test_the_server_logs_and_disturbs_archive_requests_but_weighs_nothing() -> N
         assert [(one.status, one.weight) for one in server.requests] == [(200, 0), (503, 0)]
 
 
-def test_a_market_of_decimal_text_is_archived_too() -> None:
+def test_a_market_of_decimal_text_is_archived_too(tree: ArchiveTree) -> None:
     """A replayed market knows its candles as text."""
-    from backtester.data.sandbox.source import Bars
 
-    class Spelled(CoinMargined):
+    class Spelled(SyntheticMarket):
         def bars(self, symbol: str, timeframe: Timeframe, interval: Interval, now_ms: int) -> Bars:
             bars = super().bars(symbol, timeframe, interval, now_ms)
             scale = [10**places for places in bars.decimals or ()]
             text = [
-                [str(value / by) for value in row]
+                [plain(value / by) for value in row.tolist()]
                 for row, by in zip(bars.table, scale, strict=True)
             ]
             return Bars(bars.open_time, np.array(text, object), None)
 
-    exact = lines(get(ArchiveTree(CoinMargined()), COINM.format("daily", "2024-01-01")))
-    spelled = lines(get(ArchiveTree(Spelled()), COINM.format("daily", "2024-01-01")))
-    assert [[float(cell) for cell in row] for row in spelled[1:]] == [
-        [float(cell) for cell in row] for row in exact[1:]
-    ]
+    spelled = ArchiveTree(Spelled())
+    for path in (SPOT.format("daily", "2024-01-01"), COINM.format("daily", "2022-01-01")):
+        exact, text = (lines(get(one, path)) for one in (tree, spelled))
+        assert [list(map(float, row)) for row in text] == [list(map(float, row)) for row in exact]

@@ -225,7 +225,9 @@ def test_bits_that_print_alike_are_revisions() -> None:
 def test_an_answer_without_a_stored_candle_takes_nothing() -> None:
     """What has been seen stays, also when the exchange later answers nothing there."""
     series = Series().with_answers([answer(count=4)])
-    silent = series.with_answers([answer(count=4, without=(1, 2)), answer(count=4, without=range(4))])
+    silent = series.with_answers(
+        [answer(count=4, without=(1, 2)), answer(count=4, without=range(4))]
+    )
     assert silent.candles == series.candles
     assert silent.revisions == ()
     assert series.with_answers([]) is series

@@ -110,7 +110,8 @@ def test_values_of_other_types(value: Any, ms: int) -> None:
     ["", " ", "garbage", "inception", "2024-02-30", "2024-13", "2024-13-01", "2024-00", "2024-1332",
      "24:00", "12:00", "2", "May", "5 June", "monday", "0000", "12345", None, True, False,
      float("nan"), float("inf"), pd.NaT, pd.NA, np.datetime64("NaT"), np.bool_(True),
-     np.float64("nan"), np.array([1, 2]), [], {}, b"2024-01-01", pytest.param(object(), id="object")],
+     np.float64("nan"), np.array([1, 2]), [], {}, b"2024-01-01",
+     pytest.param(object(), id="object")],
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_date(value: Any) -> None:
@@ -122,8 +123,8 @@ def test_what_is_no_date(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [-1, "1969-12-31", 10**20, 1e300, datetime.max, pd.Timestamp("1960-01-01"), "99999 weeks ago",
-     np.datetime64(2**62, "s"), np.datetime64(-(2**62), "s"), np.datetime64("1969-12-31")],
+    [-1, "1969-12-31", 10**20, 1e300, datetime.max.replace(tzinfo=UTC), "99999 weeks ago",
+     pd.Timestamp("1960-01-01"), np.datetime64(2**62, "s"), np.datetime64(-(2**62), "s"), np.datetime64("1969-12-31")],
     ids=repr,
 )  # fmt: skip
 def test_dates_nobody_can_trade_on(value: Any) -> None:

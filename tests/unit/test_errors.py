@@ -11,9 +11,7 @@ import pytest
 from backtester.data import errors
 from backtester.data.errors import DataError
 
-CLASSES = [
-    one for name in errors.__all__ if issubclass(one := getattr(errors, name), DataError)
-]
+CLASSES = [one for name in errors.__all__ if issubclass(one := getattr(errors, name), DataError)]
 BUILTINS = {
     one.__name__: one
     for one in (ValueError, LookupError, ConnectionError, PermissionError, OSError)

@@ -224,7 +224,7 @@ def test_what_cannot_be_looked_at_is_not_missing(tmp_path: Path) -> None:
     """A path that leads through a file is an error that names it."""
     blocked = tmp_path / "a file" / "in the way"
     blocked.parent.touch()
-    with pytest.raises(StorageError, match="cannot look at .*in the way") as caught:
+    with pytest.raises(StorageError, match=r"cannot look at .*in the way") as caught:
         files.signature(blocked)
     assert caught.value.path == str(blocked)
 
@@ -261,5 +261,8 @@ def test_a_failure_under_the_lock_frees_it(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A file in the way of the data directory is a write error, not a crash."""
     (tmp_path / "data").touch()
-    with pytest.raises(DatasetWriteError, match="cannot write"), files.locked(tmp_path / "data" / "x"):
+    with (
+        pytest.raises(DatasetWriteError, match="cannot write"),
+        files.locked(tmp_path / "data" / "x"),
+    ):
         pass

@@ -23,15 +23,28 @@ class WatchedStore(MemoryStore):
         super().__init__()
         self.batches: list[list[Answer]] = []
         self.failures = failures or {}
+        self.failed = False
         self.go = threading.Event()
         self.go.set()
         self.begun = threading.Event()
+        self._written = threading.Condition()
+
+    def wait_for(self, answers: int) -> None:
+        """Wait until so many answers were given to `commit`, or one of them failed."""
+        with self._written:
+            self._written.wait_for(
+                lambda: self.failed or sum(map(len, self.batches)) >= answers, timeout=10
+            )
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
         self.begun.set()
         assert self.go.wait(10)
-        self.batches.append(list(answers))
-        if error := self.failures.get(len(self.batches) - 1):
+        error = self.failures.get(len(self.batches))
+        with self._written:
+            self.batches.append(list(answers))
+            self.failed = error is not None
+            self._written.notify_all()
+        if error is not None:
             raise error
         super().commit(key, answers)
 
@@ -136,8 +149,7 @@ def test_a_failed_write_stops_storing_and_not_the_fetch() -> None:
         async with Keeper(store, KEY) as keeper:
             for number, one in enumerate(ANSWERS):
                 keeper.keep(one)
-                while keeper.error is None and sum(map(len, store.batches)) <= number:
-                    await asyncio.sleep(0.001)
+                await asyncio.to_thread(store.wait_for, number + 1)
         return keeper
 
     keeper = asyncio.run(fetch())

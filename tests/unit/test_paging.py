@@ -5,7 +5,7 @@ The same for random markets is in `property/test_paging_properties.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
@@ -71,13 +71,15 @@ CASES: dict[str, tuple[ModelExchange, int | None, list[Ask], list[Finding]]] = {
         market(range(6, 10), first=None),
         START + 6 * HOUR,
         [Ask(START, START + 10 * HOUR, 10)],
-        [Finding(span_of_hours(0, 6), Served.NOT_LISTED), Finding(span_of_hours(6, 4), Served.MARKET)],
+        [Finding(span_of_hours(0, 6), Served.NOT_LISTED),
+         Finding(span_of_hours(6, 4), Served.MARKET)],
     ),
     "listed within, unknown": (
         market(range(6, 10), first=None),
         None,
         [Ask(START, START + 10 * HOUR, 10), Ask(0, None, 1), Ask(None, START + 6 * HOUR, 1)],
-        [Finding(span_of_hours(0, 6), Served.NOT_LISTED), Finding(span_of_hours(6, 4), Served.MARKET)],
+        [Finding(span_of_hours(0, 6), Served.NOT_LISTED),
+         Finding(span_of_hours(6, 4), Served.MARKET)],
     ),
     "before the listing, known": (
         market(LATER, first=None),

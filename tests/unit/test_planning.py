@@ -62,8 +62,10 @@ def test_pages_do_not_span_what_is_covered() -> None:
     """Two missing parts are not joined into one page, however small."""
     parts = [span_of_hours(0, 1), span_of_hours(5, 3)]
     assert list(cut("X", parts, H1, 2)) == [
-        Page("X", span_of_hours(0, 1)), Page("X", span_of_hours(5, 2)), Page("X", span_of_hours(7, 1)),
-    ]  # fmt: skip
+        Page("X", span_of_hours(0, 1)),
+        Page("X", span_of_hours(5, 2)),
+        Page("X", span_of_hours(7, 1)),
+    ]
 
 
 def test_cutting_makes_pages_only_when_asked() -> None:
@@ -76,6 +78,8 @@ def test_cutting_makes_pages_only_when_asked() -> None:
 
 def test_symbols_take_turns() -> None:
     """No symbol waits for another's whole history."""
-    streams = [cut(name, [span_of_hours(0, n)], H1, 1) for name, n in (("A", 3), ("B", 1), ("C", 2))]
+    streams = [
+        cut(name, [span_of_hours(0, n)], H1, 1) for name, n in (("A", 3), ("B", 1), ("C", 2))
+    ]
     assert [page.symbol for page in interleave(streams)] == list("ABCACA")
     assert list(interleave([])) == []

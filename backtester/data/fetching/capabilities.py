@@ -64,6 +64,8 @@ class Capability:
     """Where a row of it has the base volume."""
     weights: tuple[tuple[int, int], ...] = ((1_000_000, 1),)
     """Cost of a page: the first entry (limit up to, weight) that fits."""
+    weighed_by_rows: bool = False
+    """Whether a page costs what `weights` says whatever ccxt's cost, which leaves out the rows."""
     limits: tuple[Limit, ...] = ()
     """The exchange's own limits; empty: derived from ccxt's `rateLimit`."""
     weight_per_cost: float = 1.0
@@ -135,6 +137,7 @@ _BINANCE_COINM = replace(
 
 # docs.kraken.com/api-reference/market-data/get-ohlc-data: the forming candle and up to 720 more;
 # a recorded answer has 721 rows. Its weeks open on Thursday, and its "2w" is 21600 minutes.
+# Its support pages promise one public request a second, and ccxt has seen that refused.
 _KRAKEN = Capability(
     certified=True,
     page_size=720,
@@ -142,6 +145,7 @@ _KRAKEN = Capability(
     asked_early=False,  # ccxt's `kraken.py` does so itself: there `since` is exclusive
     other_grid=("1w", "2w"),
     depth=721,
+    limits=(Limit(1, 1.2),),
     archive="https://support.kraken.com/hc/en-us/articles/360047124832 (a ZIP file per quarter)",
 )
 
@@ -215,6 +219,92 @@ _KUCOIN_CONTRACTS = replace(
     market_types=("contract",),
 )
 
+# www.gate.com/docs/developers/apiv4/en: 200 public requests of an endpoint in 10 s. Both bounds
+# count, and a window of too many points is refused; so is one that begins more than 10,000 points
+# ago on spot. That is an error and not an empty page, so a fetch that takes minutes keeps away
+# from the edge. "1w" is Gate's "7d": every seven days since 1970, from Thursday on.
+_GATE = Capability(
+    certified=True,
+    page_size=1000,
+    from_start=False,
+    asked_early=False,
+    depth=9_980,
+    other_grid=("1w",),
+    archive="https://download.gatedata.org (files of a month: spot/candlesticks_1m and others)",
+    limits=(Limit(200, 10.0),),
+    remaining_weight_headers=("x-gate-ratelimit-limit", "x-gate-ratelimit-requests-remain"),
+    market_types=("spot",),
+)
+# At most 2000 candles, of which ccxt asks for 1999 (`gate.py`).
+_GATE_CONTRACTS = replace(
+    _GATE,
+    page_size=1999,
+    volume_in_contracts=True,
+    depth=None,
+    archive=None,
+)
+
+# https://www.bitget.com/api-doc/spot/market/Get-History-Candle-Data and the same of contract. The
+# newest of a window are kept; both ends may be exclusive. The endpoint for recent candles reaches
+# back 30 days for minutes and 1,440 candles for the rest, ccxt's `bitget.py` says.
+_BITGET = Capability(
+    certified=True,
+    page_size=200,
+    from_start=False,
+    asked_until=True,
+    bounds=("startTime", "endTime"),
+    history=(1000, ("useHistoryEndpoint", True)),
+    limits=(Limit(20, 1.0),),
+    market_types=("spot",),
+)
+# The same of contracts, whose windows are of 90 days at most.
+_BITGET_CONTRACTS = replace(_BITGET, longest_window_ms=90 * 86_400_000, market_types=("swap",))
+
+# www.mexc.com/api-docs/spot-v3: 500 weight of an endpoint in 10 s. A page has 500 candles, whatever
+# is asked for, and its end does not count (ccxt `mexc.py`, which adds a millisecond to `until`, but
+# makes up an end by its own clock where there is none). Nobody says on which day its weeks open, so
+# they are left out.
+_MEXC = Capability(
+    certified=True,
+    page_size=500,
+    from_start=False,
+    asked_early=False,
+    asked_until=True,
+    lacking=("8h",),
+    other_grid=("1w",),
+    limits=(Limit(500, 10.0),),
+)
+# www.mexc.com/api-docs/futures: 20 requests in 2 s and at most 2000 candles, the newest up to now
+# where no end is named.
+_MEXC_CONTRACTS = replace(
+    _MEXC,
+    page_size=2000,
+    volume_in_contracts=True,
+    lacking=(),
+    weights=((2000, 1),),
+    limits=(Limit(20, 2.0),),
+    weight_per_cost=0.5,  # ccxt: a request costs 2
+)
+
+# hyperliquid.gitbook.io, info endpoint and rate limits: the newest 5000 candles, and 1200 weight a
+# minute, of which candles cost 20 and one more for every 60 that come (ccxt counts 4, as it does
+# not know how many that will be; its other costs are halves). Weeks open on Thursday:
+# github.com/rainbow-me/rainbow/pull/6920.
+_HYPERLIQUID = Capability(
+    certified=True,
+    page_size=5000,
+    from_start=False,
+    asked_early=False,
+    asked_until=True,
+    depth=5000,
+    other_grid=("1w",),
+    weights=((60, 21), (300, 25), (1500, 45), (5000, 104)),
+    weighed_by_rows=True,
+    limits=(Limit(1200, 60.0),),
+    weight_per_cost=2.0,
+    market_types=("spot",),
+)
+
 _TABLE: dict[tuple[str, MarketType], Capability] = {
     (exchange, market_type): row
     for exchange in ("binance", "sandbox")
@@ -228,16 +318,26 @@ _TABLE: dict[tuple[str, MarketType], Capability] = {
     ("binanceusdm", MarketType.FUTURE): _BINANCE_USDM,
     ("binancecoinm", MarketType.SWAP): _BINANCE_COINM,
     ("binancecoinm", MarketType.FUTURE): _BINANCE_COINM,
+    ("bitget", MarketType.SPOT): _BITGET,
+    ("bitget", MarketType.SWAP): _BITGET_CONTRACTS,
+    ("bitget", MarketType.FUTURE): _BITGET_CONTRACTS,
     ("bybit", MarketType.SPOT): _BYBIT,
     ("bybit", MarketType.SWAP): _BYBIT_CONTRACTS,
     ("bybit", MarketType.FUTURE): _BYBIT_CONTRACTS,
     ("okx", MarketType.SPOT): replace(_OKX, market_types=("spot",)),
     ("okx", MarketType.SWAP): replace(_OKX, market_types=("swap",)),
     ("okx", MarketType.FUTURE): replace(_OKX, market_types=("future",)),
+    ("gate", MarketType.SPOT): _GATE,
+    ("gate", MarketType.SWAP): replace(_GATE_CONTRACTS, market_types=("swap",)),
+    ("gate", MarketType.FUTURE): replace(_GATE_CONTRACTS, market_types=("future",)),
     ("kraken", MarketType.SPOT): _KRAKEN,
     ("coinbase", MarketType.SPOT): _COINBASE,
     ("coinbase", MarketType.SWAP): _COINBASE_CONTRACTS,
     ("coinbase", MarketType.FUTURE): _COINBASE_CONTRACTS,
+    ("hyperliquid", MarketType.SPOT): _HYPERLIQUID,
+    ("hyperliquid", MarketType.SWAP): replace(_HYPERLIQUID, market_types=("swap", "hip3")),
+    ("mexc", MarketType.SPOT): _MEXC,
+    ("mexc", MarketType.SWAP): _MEXC_CONTRACTS,
     ("kucoin", MarketType.SPOT): _KUCOIN,
     ("kucoin", MarketType.SWAP): _KUCOIN_CONTRACTS,
     ("kucoin", MarketType.FUTURE): _KUCOIN_CONTRACTS,

@@ -50,6 +50,7 @@ _NO_ANSWER = HttpAnswer()
 
 _ticket: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
 _answer: ContextVar[HttpAnswer] = ContextVar("answer", default=_NO_ANSWER)
+_page_weight: ContextVar[int | None] = ContextVar("page_weight", default=None)
 
 
 class Exchange:
@@ -189,11 +190,15 @@ class Exchange:
             )
 
     def coarser(self, timeframe: Timeframe) -> list[Timeframe]:
-        """Give the exchange's day, hour and minute if they are longer, longest first.
+        """Give the exchange's week, day, hour and minute if they are longer, longest first.
 
-        Weeks and months are left out: not every exchange begins them as we do.
+        The week only where it is known to begin as ours does, and a page of weeks to be longer
+        than one of days. Months never: there are none on some exchanges, and a page of weeks
+        reaches far enough.
         """
-        units = [Timeframe.parse(text) for text in ("1d", "1h", "1m")]
+        row, units = self.capability, [Timeframe.parse(text) for text in ("1w", "1d", "1h", "1m")]
+        if not row.certified or "1w" in row.other_grid or row.longest_window_ms is not None:
+            units = units[1:]
         known = self._client.timeframes or {}
         return [u for u in units if str(u) in known and u.typical_ms > timeframe.typical_ms]
 
@@ -213,7 +218,7 @@ class Exchange:
         PermanentFetchError, UnknownSymbolError
             Another try would only repeat the failure.
         """
-        with self._translated():
+        with self._translated(), self._weighed(ask):
             if self.capability.raw_method is not None:
                 rows = await self._raw_rows(market, timeframe, ask)
             else:
@@ -327,6 +332,16 @@ class Exchange:
         return params
 
     @contextmanager
+    def _weighed(self, ask: Ask) -> Iterator[None]:
+        """Let a page cost what the row says, where ccxt cannot know it."""
+        known = self.capability.weighed_by_rows and bool(self.capability.limits)
+        token = _page_weight.set(self.capability.weight(ask.limit) if known else None)
+        try:
+            yield
+        finally:
+            _page_weight.reset(token)
+
+    @contextmanager
     def _translated(self) -> Iterator[None]:
         """Turn what ccxt raises into our errors, and tell the budget what it means for all."""
         try:
@@ -375,7 +390,8 @@ class Exchange:
 
     async def _send(self, cost: float | None) -> None:
         """Wait for the budget; called by ccxt before each request."""
-        _ticket.set(await self.budget.acquire(self._weight(1.0 if cost is None else cost)))
+        weight = _page_weight.get() or self._weight(1.0 if cost is None else cost)
+        _ticket.set(await self.budget.acquire(weight))
 
     def _sent(self, answer: HttpAnswer) -> None:
         """Tell the budget that a request is over, and what the exchange counts."""
@@ -395,6 +411,9 @@ class _Shared:
     def milliseconds(self) -> int:
         now_ms: int = super().milliseconds()  # type: ignore[misc]  # ccxt's, one class up
         return now_ms + self.ahead_ms
+
+    def seconds(self) -> int:  # ccxt's own is not derived from that
+        return self.milliseconds() // 1000
 
     async def throttle(self, cost: float | None = None) -> None:
         await self.exchange._send(cost)

@@ -250,6 +250,8 @@ class Fetcher:
         oldest = reachable_from(self._timeframe, now_ms, depth)
         if len(candles):
             oldest = min(oldest, int(candles.open_time[0]))
+        if oldest <= 0:  # 5,000 months reach further back than anything
+            return findings
         sunk, told = Interval(0, oldest), []
         for finding in findings:
             if gone := finding.interval.intersection(sunk):

@@ -94,7 +94,7 @@ def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | No
         exchange,
         exchange.archive_url,
         task.request.key.timeframe,
-        page_size=exchange.capability.page_size,
+        page_size=exchange.capability.page_of(task.request.key.timeframe),
         now_ms=now_ms,
         source=source,
         on_event=task.on_event,

@@ -12,7 +12,8 @@ history. A grid time counts as *absent* only when
 * the exchange was asked for the first candle at or after it and named a later
   one, or for its newest and named an earlier one (where it answers such
   questions: `Capability.from_start`); or
-* where it cannot be asked so, two answers in a row were empty.
+* where it cannot be asked so, two answers in a row were empty; and, once its first candle is
+  known, two more that reach beyond the window on either side showed none in it.
 
 A time that closed a moment ago is not absent yet: exchanges publish late.
 """
@@ -50,7 +51,10 @@ _MOST_ASKS = 64
 _FOREVER = 2**62
 _FIRST_MARKET_MS = 1_230_940_800_000  # 2009-01-03: there was nothing to trade before Bitcoin
 _MOST_WINDOWS = 40
-"""Empty windows to try on one rung of the search for an inception."""
+"""Empty windows to try on one rung of the search for an inception, if it is finer than a day."""
+_MOST_COARSE_WINDOWS = 120
+"""And if it is not: windows of 90 days from 2009 to 2038."""
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,9 @@ def search_inception(
         if shown is None and likely > floor:
             shown = yield from _first_shown(rung, floor, page_size, reader.now_ms)
         if shown is not None:
-            found = max((yield from _first_before(rung, floor, page_size, shown)), found or 0)
+            doubted = likely > floor  # nothing before it has been asked for yet
+            first = yield from _first_before(rung, floor, page_size, shown, doubted=doubted)
+            found = max(first, found or 0)
     reader.inception = found
     return found
 
@@ -174,7 +180,7 @@ def _first_shown(
 ) -> Generator[Ask, Candles, int | None]:
     """Go forward by windows to the first that shows a candle."""
     since = floor
-    for _ in range(_MOST_WINDOWS):
+    for _ in range(_MOST_WINDOWS if rung.typical_ms < _DAY_MS else _MOST_COARSE_WINDOWS):
         if since > now_ms:
             break
         until = rung.next(since, page_size)
@@ -188,18 +194,21 @@ def _first_shown(
 
 
 def _first_before(
-    rung: Timeframe, floor: int, page_size: int, shown: int
+    rung: Timeframe, floor: int, page_size: int, shown: int, *, doubted: bool
 ) -> Generator[Ask, Candles, int]:
     """Go back from a candle while there are earlier ones.
 
     The page that showed it may have been cut at its start, and the empty
-    answer before it a fault.
+    answer before it a fault; there was none yet if it is `doubted`.
     """
     for _ in range(_MOST_ASKS):
         since = max(rung.next(shown, -page_size), floor)
         if since >= shown:
             return shown
-        earlier = yield Ask(since, shown, rung.steps(Interval(since, shown)), rung)
+        ask = Ask(since, shown, rung.steps(Interval(since, shown)), rung)
+        earlier = yield ask
+        if len(earlier) == 0 and doubted:
+            earlier = yield ask
         if len(earlier) == 0:
             return shown
         shown = int(earlier.open_time[0])
@@ -222,9 +231,29 @@ def read_window(window: Interval, reader: Reader) -> Asking:
     if reader.from_start:
         return (yield from _explain_empty(window, reader))
     again = yield Ask(window.start, window.end, reader.timeframe.steps(window))
+    if len(again) == 0 and reader.inception is not None and reader.inception < window.start:
+        again = yield from _straddled(window, reader.timeframe)
     if len(again):
         return (yield from _complete(window, again, reader))
     return Candles.empty(), _silence(window, Served.NOT_SERVED, reader)
+
+
+def _straddled(window: Interval, timeframe: Timeframe) -> Generator[Ask, Candles, Candles]:
+    """Ask for the halves of a silent window, each together with what lies next to it.
+
+    The market was listed by then, so its silence may be a fault; these answers have something
+    to show unless it is longer than the window. Gives what they show inside.
+    """
+    steps = timeframe.steps(window)
+    half = (steps + 1) // 2
+    middle = timeframe.next(window.start, half)
+    first = timeframe.next(window.start, -max(steps - half, 1))
+    shown = yield Ask(first, middle, timeframe.steps(Interval(first, middle)))
+    if middle < window.end:
+        last = timeframe.next(window.end, half)
+        later = yield Ask(middle, last, timeframe.steps(Interval(middle, last)))
+        shown = overlay(shown, later)
+    return shown.within(window)
 
 
 def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:

@@ -94,8 +94,17 @@ class Task:
         wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
         if self.gaps(wanted):
             return False
+        if self.result.storage_error is not None:
+            self._mend()
         self.select(wanted)
         return True
+
+    def _mend(self) -> None:
+        """Set aside the damaged file beside which a journal has the answer, as is said then."""
+        try:
+            self.home.store.fold(self.request.key)
+        except StorageError as error:
+            self.result.storage_error = error
 
     def name(self, name: str, symbol: str) -> None:
         """Note which unified symbol a name means.

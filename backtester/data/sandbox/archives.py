@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from backtester.data.model import Interval, Market, MarketType, Timeframe
+from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Reply
+from backtester.data.sandbox.dialects import binance_coinm_payloads as coinm
 from backtester.data.sandbox.source import Bars, Listing, MarketSource
 from backtester.data.sandbox.spelling import decimals, integers, lines, literal, plain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ArchiveTree", "folder_of"]
+__all__ = ["ArchiveTree"]
 
 _PATH: Final = re.compile(
     r"/data/(?P<folder>spot|futures/um|futures/cm)/(?P<period>daily|monthly)/klines/"
@@ -53,8 +54,6 @@ _HEADER: Final = (
 _SPOT_DECIMALS: Final = 8
 _MADE_IN: Final = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 _KEPT: Final = 48
-_CONTRACT: Final = 100  # US dollars; of COIN-M contracts that do not say
-_QUOTE, _TAKER, _TAKER_QUOTE = 5, 7, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,8 @@ class _Asked:
     """What a path names."""
 
     listing: Listing
+    folder: str
+    market_id: str
     timeframe: Timeframe
     span: Interval
     monthly: bool
@@ -87,8 +88,12 @@ class ArchiveTree:
 
     def __init__(self, market: MarketSource) -> None:
         self._market = market
-        self._listings = {
-            (folder_of(item.market), item.market.id): item for item in market.listings()
+        spot = market.listings(MarketType.SPOT)
+        contracts = [*market.listings(MarketType.SWAP), *market.listings(MarketType.FUTURE)]
+        self._listings: Mapping[str, Mapping[str, Listing]] = {
+            "spot": {item.market.id: item for item in spot},
+            "futures/um": {item.market.id: item for item in contracts},
+            "futures/cm": coinm.listings(contracts),
         }
         self._lock = RLock()
         self._files: OrderedDict[str, bytes] = OrderedDict()
@@ -164,7 +169,7 @@ class ArchiveTree:
 
     def _asked(self, path: str) -> _Asked | None:
         match = _PATH.match(path)
-        listing = self._listings.get((match["folder"], match["id"])) if match else None
+        listing = self._listings[match["folder"]].get(match["id"]) if match else None
         if match is None or listing is None:
             return None
         interval, monthly = match["interval"], match["period"] == "monthly"
@@ -180,7 +185,10 @@ class ArchiveTree:
             return None
         end = Timeframe(1, "M").next(start) if monthly else start + _DAY_MS
         span = Interval(start, end)
-        return _Asked(listing, timeframe, span, monthly, match["name"], bool(match["checksum"]))
+        return _Asked(
+            listing, match["folder"], match["id"], timeframe, span, monthly, match["name"],
+            bool(match["checksum"]),
+        )  # fmt: skip
 
     def _file(self, path: str, asked: _Asked) -> bytes | None:
         """Give a file's bytes; None when nothing was traded in its time."""
@@ -199,7 +207,7 @@ class ArchiveTree:
     def _bars(self, asked: _Asked) -> Bars:
         symbol, span = asked.listing.symbol, asked.span
         bars = self._market.bars(symbol, asked.timeframe, span, asked.timeframe.next(span.end))
-        market_id = asked.listing.market.id
+        market_id = asked.market_id
         keep = np.ones(len(bars), np.bool_)
         for omitted_id, omitted in self._omitted:
             if omitted_id == market_id:
@@ -248,13 +256,6 @@ class ArchiveTree:
         return reply
 
 
-def folder_of(market: Market) -> str:
-    """Give the folder of a market's files."""
-    if market.type is MarketType.SPOT:
-        return "spot"
-    return "futures/cm" if market.linear is False else "futures/um"
-
-
 def _spelled(timeframe: Timeframe) -> str:
     return "1mo" if timeframe == Timeframe(1, "M") else str(timeframe)
 
@@ -298,15 +299,15 @@ def _packed(name: str, table: bytes) -> bytes:
 
 def _table(bars: Bars, asked: _Asked) -> bytes:
     """Spell a file: header or none, milliseconds or microseconds, base or contracts."""
-    spot = asked.listing.market.type is MarketType.SPOT
+    spot = asked.folder == "spot"
     micro = spot and asked.span.start >= _MICROSECONDS_FROM
     close_time = _close_times(bars.open_time, asked.timeframe)
     opened, closed = bars.open_time, close_time
     if micro:
         opened, closed = opened * 1000, closed * 1000 + 999
     header = _HEADER if not spot and asked.span.start >= _HEADER_FROM else b""
-    if folder_of(asked.listing.market) == "futures/cm":
-        bars = _with_contracts(bars, asked.listing.market)
+    if asked.folder == "futures/cm":
+        bars = coinm.in_contracts(bars, asked.listing)
     columns = _columns_of(bars, spot=spot)
     size = len(bars)
     comma = literal(b",", size)
@@ -336,21 +337,3 @@ def _columns_of(bars: Bars, *, spot: bool) -> list[list[NDArray[np.uint8]]]:
 def _text(column: NDArray[Any]) -> NDArray[np.uint8]:
     spelled = np.array([str(cell) for cell in column], dtype=np.bytes_)
     return spelled.view(np.uint8).reshape(len(spelled), -1)
-
-
-def _with_contracts(bars: Bars, market: Market) -> Bars:
-    """Count contracts where other markets count base units, and those where they count quote."""
-    size = market.contract_size if market.contract_size > 1 else _CONTRACT
-    table: NDArray[Any] = bars.table.copy()
-    places = bars.decimals
-    table[4], table[_QUOTE] = _contracts(bars, _QUOTE, size), bars.table[4]
-    table[_TAKER], table[_TAKER_QUOTE] = _contracts(bars, _TAKER_QUOTE, size), bars.table[_TAKER]
-    if places is None:
-        return Bars(bars.open_time, table, None)
-    return Bars(bars.open_time, table, (*places[:4], 0, places[4], places[6], 0, places[_TAKER]))
-
-
-def _contracts(bars: Bars, quote: int, size: float) -> NDArray[Any]:
-    if bars.decimals is None:
-        return np.array([str(int(float(cell) // size)) for cell in bars.table[quote]], object)
-    return np.asarray(bars.table[quote]) // int(size * 10 ** bars.decimals[quote])

@@ -53,7 +53,7 @@ _STEPS: Final = tuple(
         (10_000, 32, 0x00000000FFFFFFFF),
     )
 )
-_BLOCK: Final = 2**19
+_BLOCK: Final = 2**18
 _CHECKSUM: Final = re.compile(r"(?P<digest>[0-9a-fA-F]{64})(?:\s+\*?(?P<name>\S+))?\s*\Z")
 
 
@@ -160,8 +160,8 @@ def _table(rows: bytes, volume_column: int) -> tuple[NDArray[np.int64], NDArray[
     cells = _Cells(b"." * _MARGIN + rows.replace(b"\r", b""))
     times = cells.whole(0)
     values = np.empty((len(times), 5), np.float64)
-    for at, column in enumerate((1, 2, 3, 4, volume_column)):
-        values[:, at] = cells.decimals(column)
+    values[:, :4] = cells.decimals([1, 2, 3, 4])
+    values[:, 4:] = cells.decimals([volume_column])
     return times, values
 
 
@@ -212,15 +212,19 @@ class _Cells:
             raise BadResponseError("has open times that are not whole numbers")
         return numbers
 
-    def decimals(self, column: int) -> NDArray[np.float64]:
-        """Read a column of decimals.
+    def decimals(self, columns: list[int]) -> NDArray[np.float64]:
+        """Read columns of decimals, (n, columns), none of them the first; like ones together.
 
         Raises
         ------
         ValueError
-            Something in it is not a number.
+            Something in them is not a number.
         """
-        starts, ends = self._starts(column), self._ends[column]
+        ends = self._ends[columns]
+        starts = self._ends[[column - 1 for column in columns]] + 1
+        return self._numbers(starts.ravel(), ends.ravel()).reshape(ends.shape).T
+
+    def _numbers(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.float64]:
         places = self._places(starts, ends)
         if places is None:
             return self._one_by_one(starts, ends)
@@ -231,6 +235,8 @@ class _Cells:
             return self._one_by_one(starts, ends)
         # Volumes come padded with zeros to eight decimals: what all rows have is left out
         # where the integer would not fit.
+        if places and not part.any():
+            places = 0
         while places and int(whole.max()) >= _EXACT // 10**places and not (part % 10).any():
             places, part = places - 1, part // 10
         numbers: NDArray[np.float64] = (whole * 10**places + part) / 10.0**places

@@ -169,9 +169,12 @@ class ArchiveSource:
                 for part in file.wanted:
                     left[job.symbol] += part.subtract(answered)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_WORKERS):
-                group.create_task(worker())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_WORKERS):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:  # one failure is what the caller can act on
+            raise errors.exceptions[0] from None
         for job in jobs:
             job.intervals = _joined(left[job.symbol])
 

@@ -26,7 +26,7 @@ DEPTH: Final = 720
 """Complete candles that are served, counted back from the forming one."""
 
 _ROOT: Final = "/0/public/"
-_PER_WINDOW: Final = 10  # one a second, counted so that a few at once are let in
+_PER_SECOND: Final = 1
 # Everything counts from the epoch: weeks begin on Thursday, and 21600 minutes are 15 days.
 _INTERVALS: Final = {
     **{str(minutes): Timeframe(minutes, "m") for minutes in (1, 5, 15, 30)},
@@ -52,18 +52,18 @@ class Kraken:
     ----------
     market : MarketSource
     weight_limits : mapping of str to int, optional
-        Requests per ten seconds, as ``"public"``.
+        Requests per second, as ``"public"``.
     """
 
     columns = Columns(time=0, open=1, high=2, low=3, close=4, volume=6)
-    window_s = 10.0
+    window_s = 1.0
     ccxt_paths: Mapping[str, Any] = {"public": ""}
 
     def __init__(
         self, market: MarketSource, weight_limits: Mapping[str, int] | None = None
     ) -> None:
         self._market = market
-        self._limits = {"public": _PER_WINDOW, **(weight_limits or {})}
+        self._limits = {"public": _PER_SECOND, **(weight_limits or {})}
         self._listings = {
             payloads.pair_id(one.market): one for one in market.listings(MarketType.SPOT)
         }

@@ -1,0 +1,248 @@
+"""Gate through ccxt's own class: spot, perpetuals and dated contracts equal the market's truth."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from backtester.data.candles import Candles
+from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
+from backtester.data.events import Event, FetchPlanned
+from backtester.data.fetching import faults
+from backtester.data.fetching.online import markets_and_volumes
+from backtester.data.model import MarketType, Served
+from backtester.data.sandbox import Fault
+from tests.e2e.dialects_support import Serve, in_contracts, reach, serve, spans_of
+from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
+
+__all__ = ["serve"]
+
+PAGE = {"spot": 1000, "swap": 1999, "future": 1999}
+MARKETS = {"spot": 3, "swap": 3, "future": 2}
+"""Requests that list the markets: currencies; pairs and their margins, or a list per settlement."""
+DEPTH = 9_980
+"""Spot candles within reach: Gate's 10,000 but for the last moments."""
+STEP = {"1m": MINUTE, "1h": HOUR, "1d": DAY}
+CONTRACT = {
+    "BTC/USDT:USDT": 0.0001,
+    "ETH/USDT:USDT": 0.0001,
+    "DOGE/USDT:USDT": 0.1,
+    "OP/USDT:USDT": 0.01,
+    "BTC/USDT:USDT-261225": 0.0001,
+}
+"""Base units in a contract."""
+SEARCH = 30
+"""Requests that may find a first candle: days, hours and minutes, read forward and back."""
+AUGUST = ms("2026-08-01T12:34:56")
+"""Dated contracts are listed then."""
+
+CASES = [
+    pytest.param("spot", "1m", "BTC/USDT", "2026-03-14T12:00", "2026-03-16", id="long-outage"),
+    pytest.param(
+        "spot", "1m", "BAT/USDT", "2025-06-12", "2025-06-15T12:00:30", id="silent-minutes"
+    ),
+    pytest.param(
+        "spot", "1m", "BTC/USDT", "2025-06-15T12:00:30", "2025-06-15T12:20:30", id="small"
+    ),
+    pytest.param("spot", "1h", "ONDO/USDT", "2024-10-01", None, id="before-listing"),
+    pytest.param("spot", "1h", "EOS/USDT", "2025-05-01T00:30", "2025-06-10", id="delisted"),
+    pytest.param("spot", "1d", "BTC/USDT", "2009-01-01", None, id="days"),
+    pytest.param(
+        "swap", "1m", "BTC/USDT:USDT", "2026-03-14T12:00", "2026-03-17", id="swap-long-outage"
+    ),
+    pytest.param("swap", "1m", "DOGE/USDT:USDT", "2025-06-14T00:00:30", None, id="swap-minutes"),
+    pytest.param("swap", "1m", "BTC/USDT:USDT", "2020-02-19", "2020-02-20", id="swap-outage"),
+    pytest.param("swap", "1h", "OP/USDT:USDT", "2022-01-01", "2022-09-01T00:30", id="swap-listing"),
+    pytest.param("swap", "1h", "ETH/USDT:USDT", "2024-06-01", None, id="swap-hours"),
+    pytest.param("swap", "1d", "BTC/USDT:USDT", "2009-01-01", None, id="swap-days"),
+    pytest.param("future", "1m", "BTC/USDT:USDT-261225", "2026-07-30", None, id="dated-minutes"),
+    pytest.param("future", "1h", "BTC/USDT:USDT-261225", "2026-05-01", None, id="dated-hours"),
+    pytest.param("future", "1d", "BTC/USDT:USDT-261225", "2026-01-01", None, id="dated-days"),
+]
+
+
+def candle_requests(world: World, since: int = 0) -> int:
+    return sum(request.path.endswith("/candlesticks") for request in world.sent(since))
+
+
+def served(symbol: str, timeframe: str, start: str | int, end: str | int, now_ms: int) -> Candles:
+    """Give the truth as Gate's contracts count it."""
+    found = truth(symbol, timeframe, start, end, now_ms)
+    return in_contracts(found, CONTRACT[symbol]) if symbol in CONTRACT else found
+
+
+@pytest.mark.parametrize(("market_type", "timeframe", "symbol", "start", "end"), CASES)
+def test_equals_the_truth(
+    serve: Serve, market_type: str, timeframe: str, symbol: str, start: str, end: str | None
+) -> None:
+    """Whatever is asked comes bit for bit in base units, and the same again sends nothing."""
+    now = AUGUST if market_type == "future" else max(NOON, ms(end or start) + HOUR)
+    world = serve("gate", now)
+
+    asked = world.ask(symbol, timeframe, start, end, market_type=market_type)
+
+    expected = served(symbol, timeframe, start, end or now, now)
+    assert len(expected)
+    assert same(asked[symbol], expected)
+    # A page; a second look at what it lacks, then at the runs at either end of that, twice.
+    wanted = asked.result.interval
+    assert wanted is not None
+    pages = math.ceil((wanted.end - wanted.start) / STEP[timeframe] / PAGE[market_type])
+    assert candle_requests(world) <= 6 * pages + (SEARCH if pages >= 4 else 0)
+    assert len(asked.requests) == candle_requests(world) + 1 + MARKETS[market_type]
+    assert {request.status for request in asked.requests} == {200}
+    again = world.ask(symbol, timeframe, start, end, market_type=market_type)
+    assert again.requests == []
+    assert same(again[symbol], expected)
+
+
+@pytest.mark.parametrize(
+    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
+)
+def test_whole_pages_cost_a_request_each(serve: Serve, market_type: str, symbol: str) -> None:
+    """Three pages with nothing missing take three requests, each as long as is allowed."""
+    world = serve("gate")
+    size = PAGE[market_type]
+
+    asked = world.ask(
+        symbol, "1m", NOON // MINUTE * MINUTE - 3 * size * MINUTE, market_type=market_type
+    )
+
+    assert len(asked[symbol]) == 3 * size
+    pages = [one.params for one in asked.requests if one.path.endswith("/candlesticks")]
+    assert [(int(page["to"]) - int(page["from"])) // 60 + 1 for page in pages] == [size] * 3
+    assert all("limit" not in page for page in pages)
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "1h"])
+def test_what_is_older_than_spot_reaches_is_told(serve: Serve, timeframe: str) -> None:
+    """All that the API has comes; what is older is beyond its depth and no listing date."""
+    world = serve("gate")
+    oldest = reach(timeframe, DEPTH, NOON)
+    date = {"1m": "2025-06-08 14:15", "1h": "2024-04-25 17:00"}[timeframe]
+
+    asked = world.ask("BTC/USDT", timeframe, "2023-01-01", warns=f"reaches back to {date}")
+
+    assert "download.gatedata.org" in asked.warnings[0]
+    assert same(asked["BTC/USDT"], truth("BTC/USDT", timeframe, oldest, NOON))
+    assert len(asked["BTC/USDT"]) == DEPTH - 1
+    assert candle_requests(world) == 10
+    assert world.home.cache.get_inception("gate", "spot", "BTC/USDT") is None
+    beyond, market = spans_of(world, "BTC/USDT", timeframe)
+    assert beyond == (ms("2023-01-01"), oldest, Served.BEYOND_DEPTH)
+    assert market == (oldest, NOON // STEP[timeframe] * STEP[timeframe], Served.MARKET)
+
+
+def test_a_fetch_of_minutes_does_not_fall_off_the_edge(serve: Serve) -> None:
+    """Ten minutes between plan and request still find the oldest page within reach."""
+    world = serve("gate")
+
+    def late(event: Event) -> None:
+        if isinstance(event, FetchPlanned):
+            world.clock.now_ms = NOON + 10 * MINUTE
+
+    asked = world.ask("BTC/USDT", "1m", reach("1m", DEPTH, NOON), NOON, on_event=late)
+
+    assert len(asked["BTC/USDT"]) == DEPTH - 1
+    assert {request.status for request in asked.requests} == {200}
+
+
+def test_swap_before_its_listing_is_told_as_such(serve: Serve) -> None:
+    """A contract's first candle is searched for, and all before counts as not listed."""
+    world = serve("gate")
+
+    world.ask("OP/USDT:USDT", "1h", "2021-01-01", market_type="swap")
+
+    first = MARKET.listing("OP/USDT:USDT").listed_ms
+    spans = spans_of(world, "OP/USDT:USDT", "1h", "swap")
+    assert spans == [
+        (0, first, Served.NOT_LISTED),
+        (first, NOON // HOUR * HOUR, Served.MARKET),
+    ]
+
+
+def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine ten minutes behind Gate still gets the last closed candle."""
+    world = serve("gate")
+    monkeypatch.setattr("time.time_ns", lambda: (NOON - 10 * MINUTE) * 1_000_000)
+    monkeypatch.setattr("time.time", lambda: (NOON - 10 * MINUTE) / 1_000)  # ccxt asks both
+
+    asked = world.ask("BTC/USDT", "1m", NOON - HOUR, NOON + HOUR)
+
+    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", NOON - HOUR, NOON))
+
+
+def test_weeks_on_another_grid_are_refused(serve: Serve) -> None:
+    """Gate's "7d" opens on Thursday, so it is not handed out as a week of ours."""
+    world = serve("gate")
+
+    with pytest.raises(UnknownTimeframeError, match="that open when ours do"):
+        world.ask("BTC/USDT", "1w", "2024-01-01")
+
+    assert world.sent() == []
+
+
+def test_unknown_symbols_and_timeframes(serve: Serve) -> None:
+    """Names that mean nothing are refused before any candle is asked for; so are delisted ones."""
+    world = serve("gate")
+
+    with pytest.raises(UnknownSymbolError, match="NOPE/USDT"):
+        world.ask("NOPE/USDT")
+    with pytest.raises(UnknownSymbolError, match="FTT/USDT:USDT"):
+        world.ask("FTT/USDT:USDT", market_type="swap")
+    with pytest.raises(UnknownTimeframeError, match="1m, 5m"):
+        world.ask("BTC/USDT", "3m")
+
+    assert candle_requests(world) == 0
+
+
+@pytest.mark.parametrize(
+    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
+)
+def test_refused_call_pauses_and_succeeds(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, market_type: str, symbol: str
+) -> None:
+    """A 429 does not say how long: everyone waits a while, then all comes."""
+    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
+    world = serve("gate", limited=True)
+    rule = world.faults.add(Fault.HTTP_429, times=1, match="/candlesticks")
+
+    asked = world.ask(symbol, "1h", "2025-06-01", market_type=market_type)
+
+    assert rule.fired == 1
+    assert candle_requests(world) == 2
+    assert same(asked[symbol], served(symbol, "1h", "2025-06-01", NOON, NOON))
+
+
+@pytest.mark.parametrize(
+    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
+)
+@pytest.mark.parametrize("fault", [Fault.SHORT_PAGE, Fault.OUT_OF_WINDOW_ROWS, Fault.CUT_JSON])
+def test_faulty_pages_do_not_change_the_table(
+    serve: Serve, fault: Fault, market_type: str, symbol: str
+) -> None:
+    """Every third answer broken, the table is still the truth."""
+    world = serve("gate")
+    world.faults.add(fault, every=3, match="/candlesticks")
+
+    asked = world.ask(symbol, "1h", "2024-06-01", market_type=market_type)
+
+    assert same(asked[symbol], served(symbol, "1h", "2024-06-01", NOON, NOON))
+
+
+@pytest.mark.parametrize("market_type", ["spot", "swap"])
+def test_markets_and_volumes(serve: Serve, market_type: str) -> None:
+    """Contract sizes and the 24 h quote volumes are read from Gate's own shapes."""
+    world = serve("gate")
+    kind = MarketType(market_type)
+
+    markets, volumes = markets_and_volumes("gate", kind, world.home.cache, world.config)
+
+    found = {market.symbol: market for market in markets}
+    trading = {one.symbol for one in MARKET.listings(kind) if one.trading_at(NOON)}
+    assert {symbol for symbol, market in found.items() if market.active} == trading
+    for symbol in trading:
+        quote_volume = MARKET.ticker(symbol, NOON).quote_volume
+        assert volumes[symbol] == pytest.approx(quote_volume, rel=1e-6)
+        assert found[symbol].contract_size == CONTRACT.get(symbol, found[symbol].contract_size)
