@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "error",
     "print_account",
-    "print_exchanges",
     "print_anything",
+    "print_exchanges",
     "print_summary",
     "print_total",
     "progress",

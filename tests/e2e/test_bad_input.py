@@ -29,8 +29,8 @@ from backtester.data.errors import (
     ExchangeUnavailableError,
     FetchWarning,
     NoSymbolsError,
-    NotServedError,
     NothingFetchedError,
+    NotServedError,
     OptionError,
     StorageError,
     UnknownExchangeError,
@@ -63,9 +63,7 @@ def stocked(world: World) -> World:
 
 
 @contextmanager
-def refused(
-    world: World, error: type[DataError], *says: str, requests: int = 0
-) -> Iterator[None]:
+def refused(world: World, error: type[DataError], *says: str, requests: int = 0) -> Iterator[None]:
     """Expect exactly this error, its words, this many requests, and no change in the store."""
     before, sent = world.files(), len(world.sent())
     with pytest.raises(error) as caught:
@@ -177,7 +175,9 @@ def test_a_date_that_cannot_be_read_is_named(
         ("now", "7 days ago"),
     ],
 )
-def test_a_start_that_is_not_before_the_end_is_refused(stocked: World, start: Any, end: Any) -> None:
+def test_a_start_that_is_not_before_the_end_is_refused(
+    stocked: World, start: Any, end: Any
+) -> None:
     """An empty or turned-round interval is the caller's mistake."""
     with refused(stocked, EmptyIntervalError, "not before"):
         fetch(stocked, start_date=start, end_date=end)
@@ -322,8 +322,10 @@ def test_a_read_only_directory_still_answers_and_says_what_it_could_not_do(
         told = processes.python(stocked, stored)
         assert (told["candles"], told["account"]["requests"]) == (216, 0)
         assert told["account"]["storage_error"] is None
-        new = _POWERLESS + f"found = ask(['SOL/USDT'], '1h', *{DATES!r})" + _TOLD.format(
-            symbol="SOL/USDT"
+        new = (
+            _POWERLESS
+            + f"found = ask(['SOL/USDT'], '1h', *{DATES!r})"
+            + _TOLD.format(symbol="SOL/USDT")
         )
         told = processes.python(stocked, new)
         assert told["candles"] == 216

@@ -81,7 +81,12 @@ def test_swaps_are_had_under_this_name_too(serve: Serve) -> None:
     symbol, start, end = "BTC/USDT:USDT", NOON - 20 * HOUR, NOON
     expected = in_contracts(truth(symbol, "1m", start, end), 0.001)
     world = serve("kucoin")
-    how = {"path": "/kline/query", "market_type": "swap", "start": start, "end": end}
+    how: dict[str, Any] = {
+        "path": "/kline/query",
+        "market_type": "swap",
+        "start": start,
+        "end": end,
+    }
     assert ask_twice(world, symbol, "1m", expected, **how) == (3, 3)
 
 

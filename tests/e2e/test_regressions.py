@@ -225,8 +225,9 @@ def test_11_no_candle_is_interpolated_and_no_gap_hidden(world: World) -> None:
     assert [word for _, word in states] == ["present", "no trades", "present"]
     assert states[1][0] == Interval(ms("2019-05-15T03:00"), ms("2019-05-15T13:00"))
     short = world.ask("XMR/USDT", "1m", "2021-03-01", "2021-03-01T06:00")  # no gap is too small
-    gaps = [part for part, word in short.result.series["XMR/USDT"].states(
-        minute, Interval(ms("2021-03-01"), ms("2021-03-01T06:00"))) if word == "no trades"]  # fmt: skip
+    morning = Interval(ms("2021-03-01"), ms("2021-03-01T06:00"))
+    states = short.result.series["XMR/USDT"].states(minute, morning)
+    gaps = [part for part, word in states if word == "no trades"]
     missing = 360 - len(truth("XMR/USDT", "1m", "2021-03-01", "2021-03-01T06:00"))
     assert sum(gap.end - gap.start for gap in gaps) // 60_000 == missing > 0
 

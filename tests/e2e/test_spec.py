@@ -5,6 +5,8 @@ Binance, the sandbox is asked; everything else is verbatim. Its contradictions h
 settled, and each settlement is a test at the end.
 """
 
+# ruff: noqa: E501 - a line of the specification is longer
+
 from __future__ import annotations
 
 import asyncio
@@ -275,13 +277,12 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("line", commands())
 @pytest.mark.parametrize("where", ["checkout", "elsewhere"])
-def test_every_documented_command_runs(
-    world: World, tmp_path: Path, line: str, where: str
-) -> None:
+def test_every_documented_command_runs(world: World, tmp_path: Path, line: str, where: str) -> None:
     """The commands run from the checkout as documented, and from any other directory."""
     words = shlex.split(line)
     if where == "elsewhere":
-        words = [w.replace("./", "").replace("backtester/scripts", str(processes.ROOT / "backtester/scripts")) for w in words]  # fmt: skip
+        scripts = str(processes.ROOT / "backtester/scripts")
+        words = [re.sub(r"^(\./)?backtester/scripts", scripts, word) for word in words]
     environment = processes.environment(world)
     environment.pop("PYTHONPATH")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -374,9 +375,7 @@ def test_the_signatures_are_the_specified_ones() -> None:
 
 def test_fetch_data_takes_its_arguments_by_position(sold: World) -> None:
     """Symbols, exchange, timeframe, start, end, cache, market type, in this order."""
-    data = front_door.fetch_data(
-        [BTC], "sandbox", "15m", "2025-06-01", "2025-06-02", False, "swap"
-    )
+    data = front_door.fetch_data([BTC], "sandbox", "15m", "2025-06-01", "2025-06-02", False, "swap")
     expected = truth("BTC/USDT:USDT", "15m", "2025-06-01", "2025-06-02")
     assert data.get("Open")[BTC].tolist() == expected.values[:, 0].tolist()
     assert list(sold.files()) == ["sandbox_swap_15m.pickle.blosc"]

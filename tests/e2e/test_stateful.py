@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from backtester.data.candles import Candles, Series
-from backtester.data.errors import CorruptDatasetError, DataError, EmptyIntervalError, NotServedError
+from backtester.data.errors import (
+    CorruptDatasetError,
+    DataError,
+    EmptyIntervalError,
+    NotServedError,
+)
 from backtester.data.events import Event, PageFetched
 from backtester.data.fetching import fetcher
 from backtester.data.model import Interval, Served, Timeframe
@@ -208,7 +213,9 @@ class Histories(RuleBasedStateMachine):
         values = [float(value) for value in was.values[0]]
         values[1] *= factor
         self.world.faults.revise(symbol, timeframe, at, values)
-        versions = self.versions.setdefault((symbol, timeframe, at), [tuple(was.values[0].tolist())])
+        versions = self.versions.setdefault(
+            (symbol, timeframe, at), [tuple(was.values[0].tolist())]
+        )
         versions.append(tuple(values))
 
     # -------------------------------------------------------------- what must hold

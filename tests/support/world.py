@@ -173,10 +173,11 @@ class World:
 
     def wait_until_quiet(self) -> None:
         """Wait until requests that nobody waits for any more have arrived."""
-        before = -1
-        while before != len(self.server.requests):
+        before, stable = -1, 0
+        while stable < 3:
+            time.sleep(0.02)
+            stable = stable + 1 if before == len(self.server.requests) else 0
             before = len(self.server.requests)
-            time.sleep(0.03)
 
     def new_process(self) -> None:
         """Forget what only lives in memory, as a new process would not know it."""

@@ -408,9 +408,7 @@ def test_emoji_only_where_they_can_be_shown(shop: World, encoding: str, mark: st
 def test_any_name_can_be_printed_anywhere(shop: World) -> None:
     """Names with letters or brackets of their own neither crash nor vanish from the table."""
     names = f"{BTC},ÜÖ/USDT,[bold]/USDT,[/x]"
-    done = command(
-        shop, "-s", names, "-e", "sandbox", "-t", "1h", *DATES, PYTHONIOENCODING="ascii"
-    )
+    done = command(shop, "-s", names, "-e", "sandbox", "-t", "1h", *DATES, PYTHONIOENCODING="ascii")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "[bold]/USDT" in done.stdout

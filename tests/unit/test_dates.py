@@ -124,7 +124,8 @@ def test_what_is_no_date(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [-1, "1969-12-31", 10**20, 1e300, datetime.max.replace(tzinfo=UTC), "99999 weeks ago",
-     pd.Timestamp("1960-01-01"), np.datetime64(2**62, "s"), np.datetime64(-(2**62), "s"), np.datetime64("1969-12-31")],
+     pd.Timestamp("1960-01-01"), np.datetime64(2**62, "s"), np.datetime64(-(2**62), "s"),
+     np.datetime64("1969-12-31")],
     ids=repr,
 )  # fmt: skip
 def test_dates_nobody_can_trade_on(value: Any) -> None:

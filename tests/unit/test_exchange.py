@@ -139,7 +139,7 @@ def test_an_exchange_without_a_row_is_read_whole_by_the_careful_way(world: World
 
 
 def test_an_exchange_without_a_row_finds_a_listing_by_windows(world: World) -> None:
-    """Where "the first candle" cannot be asked for, the beginning of a market is found all the same."""
+    """Where "the first candle" cannot be asked for, a market's beginning is found all the same."""
     unknown = World(world.server, world.clock, world.folder, "binanceus", moved(world))
     asked = unknown.ask("ONDO/USDT", "4h", "2023-01-01", "2025-03-01")
     assert same(asked["ONDO/USDT"], truth("ONDO/USDT", "4h", "2023-01-01", "2025-03-01"))
@@ -175,7 +175,10 @@ def test_a_whole_fetch_goes_by_the_configured_way(world: World, proxy: TlsProxy,
     asked = binance.ask(["BTC/USDT", "ETH/USDT"], "1h", "2025-06-01", "2025-06-10")
     for symbol in ("BTC/USDT", "ETH/USDT"):
         assert same(asked[symbol], truth(symbol, "1h", "2025-06-01", "2025-06-10"))
-    assert [request.path for request in asked.requests][:2] == ["/api/v3/time", "/api/v3/exchangeInfo"]
+    assert [request.path for request in asked.requests][:2] == [
+        "/api/v3/time",
+        "/api/v3/exchangeInfo",
+    ]
     assert len(asked.pages) == 2
     assert set(proxy.hosts) == (set() if way == "moved" else {"api.binance.com:443"})
     assert (world.folder / "binance_spot_1h.pickle.blosc").exists()
@@ -424,8 +427,7 @@ def test_candles_outside_of_what_was_asked_for_are_not_believed(world: World) ->
     """A page of another time is a bad answer, not an empty one."""
     other = MARKET.candles("BTC/USDT", H1, Interval(ms("2025-05-01"), ms("2025-05-02")))
     rows = [
-        [int(time), *map(str, row)]
-        for time, row in zip(other.open_time, other.values, strict=True)
+        [int(time), *map(str, row)] for time, row in zip(other.open_time, other.values, strict=True)
     ]
 
     async def work(exchange: Exchange) -> Candles:

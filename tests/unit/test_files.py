@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +58,33 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"three!"
     assert files.signature(path) != before
     assert names(path.parent) == {"file"}
+
+
+def test_a_power_cut_finds_the_old_file_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content is on the disk before the name points to it, and the name before we return."""
+    order: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        sync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        order.append("name")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    files.replace(tmp_path / "file", [b"x"])
+    assert order == ["content", "name", "folder"]
+    order.clear()
+    files.append(tmp_path / "log", b"x")
+    assert sorted(order) == ["content", "folder"]
+    order.clear()
+    files.append(tmp_path / "log", b"x")
+    assert order == ["content"]
 
 
 @pytest.mark.parametrize("failure", ["write", "fsync", "rename"])

@@ -540,9 +540,7 @@ def _used_weight(answer: HttpAnswer, capability: Capability) -> int | None:
     return int(used) if used.isdigit() else None
 
 
-def _columns(
-    rows: Any, volume_column: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _columns(rows: Any, volume_column: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read rows of [open time, open, high, low, close, volume, …]: numbers or decimal text."""
     if not isinstance(rows, list):
         raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")

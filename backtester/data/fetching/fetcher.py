@@ -333,7 +333,11 @@ class Fetcher:
 
 
 async def trying(
-    work: Callable[[], Awaitable[T]], what: str, on_event: Callable[[Event], None]
+    work: Callable[[], Awaitable[T]],
+    what: str,
+    on_event: Callable[[Event], None],
+    *,
+    attempts: int = ATTEMPTS,
 ) -> T:
     """Do something, again after a failure that may pass, with a growing wait.
 
@@ -344,11 +348,12 @@ async def trying(
     what : str
         The symbol or exchange it is about, for the event.
     on_event : callable
+    attempts : int
 
     Raises
     ------
     TransientFetchError
-        The last failure, after `ATTEMPTS` tries.
+        The last failure, after so many tries.
     """
 
     def report(state: RetryCallState) -> None:
@@ -358,7 +363,7 @@ async def trying(
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(TransientFetchError),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=stop_after_attempt(attempts),
         wait=_wait,
         before_sleep=report,
         reraise=True,

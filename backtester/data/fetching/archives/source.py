@@ -37,7 +37,7 @@ from backtester.data.fetching.archives.plan import (
     proven,
     sample,
 )
-from backtester.data.fetching.fetcher import SeriesJob, trying
+from backtester.data.fetching.fetcher import ATTEMPTS, SeriesJob, trying
 from backtester.data.fetching.paging import Ask, Finding
 from backtester.data.model import Interval, Market, Served, Timeframe, format_ms
 
@@ -47,6 +47,7 @@ _log = logging.getLogger(__name__)
 
 _WORKERS = 6
 """Files under way at once; each is in memory while it is read."""
+_FIRST_ATTEMPTS = 2
 _MISSES_ENOUGH = 2
 """After so many files in a row of little or no use, a symbol's others are not asked for."""
 _DENIED = frozenset((401, 403, 407, 451))
@@ -266,7 +267,9 @@ class ArchiveSource:
                 return body
             raise _refusal(status, url)
 
-        return await trying(once, symbol, self._on_event)
+        # A host that has not answered yet may not be reachable from here at all; the API is.
+        attempts = ATTEMPTS if self._reached else _FIRST_ATTEMPTS
+        return await trying(once, symbol, self._on_event, attempts=attempts)
 
     async def _compared(
         self, market: Market, name: str, candles: Candles, stretch: Interval
