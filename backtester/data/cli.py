@@ -55,7 +55,7 @@ MarketTypeName = Annotated[
     str, typer.Option("--market-type", "--market", "-m", help="spot, swap or future.")
 ]
 SymbolList = Annotated[
-    str | None, typer.Option("--symbols", "-s", help="Symbols, separated by commas.")
+    list[str] | None, typer.Option("--symbols", "-s", help="Symbols, separated by commas.")
 ]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where datasets are kept.", show_default=False)
@@ -135,7 +135,7 @@ def fetch(
                 key.exchange, quote, top, market_type, exchange_config=settings, refresh=no_cache
             )
         else:
-            named = parse_symbols([part for part in (symbols or "").split(",") if part.strip()])
+            named = parse_symbols(_split(symbols))
         request = FetchRequest(
             key,
             tuple(named),
@@ -171,7 +171,7 @@ def update(
         from backtester.data.storage.data_storage import DataStorage
 
         key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
-        named = symbols.split(",") if symbols else list(DataStorage(data_dir).stored(key).series)
+        named = _split(symbols) or list(DataStorage(data_dir).stored(key).series)
         request = FetchRequest(
             key,
             tuple(parse_symbols(named)),
@@ -290,6 +290,9 @@ class _Output:
                 yield
             except DataError as error:
                 self._report(error)
+            except OSError as error:  # a port in use, a full pipe: nothing of ours
+                rendering.error(f"{type(error).__name__}: {error}")
+                raise typer.Exit(EXIT_FAILED) from None
             except KeyboardInterrupt:
                 rendering.error("interrupted; what was fetched so far is stored")
                 raise typer.Exit(130) from None
@@ -321,7 +324,12 @@ class _Output:
 
 
 def _require_one(
-    output: _Output, *, symbols: str | None, top: int | None, inception: bool, start: str | None
+    output: _Output,
+    *,
+    symbols: list[str] | None,
+    top: int | None,
+    inception: bool,
+    start: str | None,
 ) -> None:
     if symbols is not None and top is not None:
         output.usage("--symbols and --top exclude each other")
@@ -329,6 +337,11 @@ def _require_one(
         output.usage("say what to fetch: --symbols BTC/USDT,ETH/USDT or --top 10")
     if inception and start is not None:
         output.usage("--inception and --start exclude each other")
+
+
+def _split(symbols: list[str] | None) -> list[str]:
+    """Read the symbols of all --symbols flags, each a list separated by commas."""
+    return [part for text in symbols or () for part in text.split(",") if part.strip()]
 
 
 def _pipeline(request: Any, home: Any, on_event: Any) -> FetchResult:
@@ -364,7 +377,10 @@ def _settings(config: Path | None, exchange: str) -> dict[str, Any] | None:
         parsed = tomllib.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OptionError(f"cannot read the config file {config}: {error}") from error
-    table = parsed.get(exchange, {})
+    table = parsed.get(exchange)
+    if table is None:
+        tables = ", ".join(f"[{name}]" for name in parsed) or "nothing"
+        raise OptionError(f"{config} has no table [{exchange}]; it has {tables}")
     if not isinstance(table, dict):
         raise OptionError(f"{config}: [{exchange}] must be a table of ccxt settings")
     return table

@@ -33,6 +33,8 @@ _UNIT_MS = {
     "day": 86_400_000,
     "week": 604_800_000,
 }
+_AMBIGUOUS = re.compile(r"-|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}")
+_FIRST_MARKET_S = 10**11
 _EARLIEST_MS = 0
 _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
@@ -102,10 +104,16 @@ def _read(value: Any, now_ms: int) -> int | None:
     if isinstance(value, date):
         return _to_ms(datetime.combine(value, time(), UTC))
     if isinstance(value, int | float):  # NumPy's float64 is one
-        return int(value) if value == value and abs(value) != float("inf") else None
+        return _read_number(value)
     if hasattr(value, "astype") and getattr(value, "dtype", None) is not None:
         return _read_numpy(value)
     return None
+
+
+def _read_number(value: float) -> int | None:
+    finite = value == value and abs(value) != float("inf")
+    # Seconds, most likely: read as milliseconds they would mean January 1970.
+    return int(value) if finite and not 0 < abs(value) < _FIRST_MARKET_S else None
 
 
 def _read_numpy(value: Any) -> int | None:
@@ -119,7 +127,7 @@ def _read_numpy(value: Any) -> int | None:
             return _EARLIEST_MS - 1
         return int(value.astype("datetime64[ms]").astype(np.int64))
     if value.ndim == 0 and value.dtype.kind in "iu":
-        return int(value)
+        return _read_number(int(value))
     return None
 
 
@@ -155,8 +163,8 @@ def _is_day(text: str) -> bool:
 
 def _read_phrase(text: str, now_ms: int) -> int | None:
     """Read relative phrases and worded dates; dateparser is what VectorBT uses too."""
-    if not text or _YEAR.match(text):
-        return None
+    if not text or _YEAR.match(text) or _AMBIGUOUS.match(text):
+        return None  # 05/06/2026 is two dates, and "-5 days ago" is none
     import dateparser
 
     # What begins like an ISO date must not depend on the clock: see `is_absolute`.

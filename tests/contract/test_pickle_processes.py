@@ -112,7 +112,9 @@ def test_kills_lose_no_acknowledged_answer(nursery: subprocess.Popen[str], tmp_p
         acknowledged.write_bytes(b"")
         child = order(nursery, folder=str(folder), first=number, acknowledged=str(acknowledged))
         wanted = chance.randrange(6)
+        patience = time.monotonic() + 30
         while acknowledged.stat().st_size < wanted:
+            assert time.monotonic() < patience, "the writer does not write"
             time.sleep(0.0005)
         time.sleep(chance.uniform(0, 0.008))
         os.kill(child, signal.SIGKILL)

@@ -67,6 +67,7 @@ def start(world: World, code: str, *, stopped: bool = True) -> subprocess.Popen[
         [*PYTHON, "-W", "error", "-c", program(world, code, stopped=stopped)],
         env=environment(world),
         text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,  # so that a signal meant for it reaches nobody else

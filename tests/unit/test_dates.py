@@ -111,11 +111,16 @@ def test_values_of_other_types(value: Any, ms: int) -> None:
      "24:00", "12:00", "2", "May", "5 June", "monday", "0000", "12345", None, True, False,
      float("nan"), float("inf"), pd.NaT, pd.NA, np.datetime64("NaT"), np.bool_(True),
      np.float64("nan"), np.array([1, 2]), [], {}, b"2024-01-01",
+     "05/06/2026", "1.2.2024", "-5 days ago", 1_700_000_000, -1, 1.5, np.float64(10**11 - 1),
+     np.int64(1_700_000_000),
      pytest.param(object(), id="object")],
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_date(value: Any) -> None:
-    """What cannot be read for certain is refused by name, not completed from today's date."""
+    """What cannot be read for certain is refused by name, not completed from today's date.
+
+    That includes dates that are two dates, and numbers that are most likely seconds.
+    """
     with pytest.raises(DateError, match=r"cannot read start_date=.* write it like") as caught:
         parse(value)
     assert caught.value.param == "start_date"
@@ -123,7 +128,7 @@ def test_what_is_no_date(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [-1, "1969-12-31", 10**20, 1e300, datetime.max.replace(tzinfo=UTC), "99999 weeks ago",
+    [-(10**12), "1969-12-31", 10**20, 1e300, datetime.max.replace(tzinfo=UTC), "99999 weeks ago",
      pd.Timestamp("1960-01-01"), np.datetime64(2**62, "s"), np.datetime64(-(2**62), "s"),
      np.datetime64("1969-12-31")],
     ids=repr,

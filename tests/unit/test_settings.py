@@ -9,12 +9,14 @@ import platformdirs
 import pytest
 
 from backtester.data import settings
+from backtester.data.errors import OptionError
 from backtester.data.home import home_in
 from backtester.data.settings import (
     DATA_DIR_VARIABLE,
     SANDBOX_VARIABLE,
     data_directory,
     sandbox_url,
+    venue,
 )
 
 PACKAGE = Path(settings.__file__).resolve().parent
@@ -78,3 +80,22 @@ def test_one_home_per_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert home.folder == folder
     assert home.store.keys() == []
     assert not folder.exists()
+
+
+def test_a_clock_belongs_to_the_host_that_showed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rehearsal on another host has a clock of its own; proxies and keys change nothing."""
+    monkeypatch.delenv("BACKTESTER_SANDBOX_URL", raising=False)
+    assert venue("binance", None) == venue("binance", {"httpsProxy": "http://x"}) == "binance"
+    moved = venue("binance", {"urls": {"api": {"public": "http://127.0.0.1:1"}}})
+    assert moved != venue("binance", {"urls": {"api": {"public": "http://127.0.0.1:2"}}})
+    assert moved.startswith("binance@")
+    monkeypatch.setenv("BACKTESTER_SANDBOX_URL", "http://127.0.0.1:3")
+    assert venue("sandbox", None) == venue("sandbox", {"sandboxUrl": "http://127.0.0.1:3"})
+    assert venue("sandbox", None) != "sandbox"
+
+
+@pytest.mark.parametrize("wrong", ["", "  ", 5, b"x", ["x"], "x\0y"], ids=repr)
+def test_what_is_no_directory_is_refused(wrong: object) -> None:
+    """A data directory that cannot be one is an error, never the current directory."""
+    with pytest.raises(OptionError, match="is not a data directory"):
+        data_directory(wrong)  # type: ignore[arg-type]

@@ -1582,3 +1582,12 @@ def test_names_that_are_not_there_are_attribute_errors():
         backtester.nothing  # noqa: B018
     with pytest.raises(AttributeError, match="nothing"):
         vbt_adapter.nothing  # noqa: B018
+
+
+def test_two_markets_are_not_merged_under_one_name():
+    """Spot and swap candles that were asked for by one name are refused, not interleaved."""
+    spot = made(fetch_kwargs={"exchange_id": "a", "market_type": "spot"}, BTC=table(3))
+    swap = made(fetch_kwargs={"exchange_id": "a", "market_type": "swap"}, BTC=table(3, 2))
+    with pytest.raises(OptionError, match=r"a spot in one and of a swap in another"):
+        Data.merge(spot, swap)
+    assert spot.merge(spot).symbols == [BTC]

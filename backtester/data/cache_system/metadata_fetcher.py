@@ -70,6 +70,8 @@ class MetadataFetcher:
         NotServedError
             The exchange has no active market of this type and quote.
         """
+        if quote_currency is not None and not isinstance(quote_currency, str):
+            raise OptionError(f"{quote_currency!r} is not a quote currency; write it like 'USDT'")
         if limit is not None and (isinstance(limit, bool) or not _is_count(limit)):
             raise OptionError(f"the number of top symbols must be at least 1, not {limit!r}")
         key = DatasetKey.of(exchange_id, market_type, "1d")  # for its checks of id and type

@@ -37,7 +37,7 @@ from backtester.data.fetching.capabilities import Capability, capability_of, sta
 from backtester.data.fetching.faults import HttpAnswer, translate
 from backtester.data.fetching.paging import Ask
 from backtester.data.model import Market, MarketType, Timeframe
-from backtester.data.settings import sandbox_url
+from backtester.data.settings import sandbox_url, venue
 
 __all__ = ["Exchange"]
 
@@ -89,6 +89,8 @@ class Exchange:
         on_wait: Callable[[float, str], None] | None = None,
     ) -> None:
         self.id = exchange_id
+        self.venue = venue(exchange_id, config)
+        """Whose clock it is, see `settings.venue`."""
         self.market_type = market_type
         self.capability = capability_of(exchange_id, market_type)
         self.requests = 0
@@ -96,7 +98,7 @@ class Exchange:
         """What the exchange has stated since this connection was made."""
         settings, sandbox_url = _settings(exchange_id, self.capability, market_type, config)
         self.archive_url = archive_url(exchange_id, config, sandbox_url)
-        self._client: Any = _client_class(exchange_id)(settings)
+        self._client: Any = _connected(_client_class(exchange_id), settings)
         if sandbox_url is not None:
             self._client.urls["api"] = _moved(self._client.urls["api"], sandbox_url)
         self._client.exchange = self
@@ -471,6 +473,13 @@ def _client_class(exchange_id: str) -> Any:
             f"unknown exchange {exchange_id!r}{hint}", value=exchange_id, suggestions=near
         )
     return type(f"Shared_{name}", (_Shared, getattr(ccxt, name)), {})
+
+
+def _connected(client_class: Any, settings: dict[str, Any]) -> Any:
+    try:
+        return client_class(settings)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise OptionError(f"ccxt does not take this exchange_config: {error}") from error
 
 
 def _settings(

@@ -169,12 +169,12 @@ async def _exchange_now(
 ) -> int:
     """Tell the exchange's time, by a fresh reading if the last one is old."""
     local = time.time_ns() // 1_000_000
-    known = cache.get_clock_offset(exchange.id)
+    known = cache.get_clock_offset(exchange.venue)
     if known is not None and 0 <= local - known.measured_ms < _CLOCK_FRESH_MS:
         exchange.follow_clock(known.offset_ms)
         return local + known.offset_ms
     now_ms = await trying(exchange.now_ms, exchange.id, on_event)
-    cache.save_clock_offset(exchange.id, now_ms - time.time_ns() // 1_000_000)
+    cache.save_clock_offset(exchange.venue, now_ms - time.time_ns() // 1_000_000)
     return now_ms
 
 

@@ -263,6 +263,9 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
     headless = int(candles.open_time[0]) > window.start
     if headless and reader.from_start and reader.inception is None:
         yield from find_inception(reader)
+    first = int(candles.open_time[0])
+    if reader.from_start and first < (reader.inception or 0):
+        raise BadResponseError(f"a candle at {format_ms(first)}, before the market's first")
     shown = _Shown(window, reader)
     shown.add(window, candles)
     narrow = False

@@ -28,11 +28,15 @@ from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
 from backtester.data.model import Coverage, Interval, Served, format_ms
+from backtester.data.settings import venue
 from backtester.data.storage.store import Dataset, grouped
 
 __all__ = ["Task", "run"]
 
 _log = logging.getLogger(__name__)
+
+_CLOCK_TRUSTED_MS = 86_400_000
+"""How long a reading of the exchange's clock may tell what "now" is without asking again."""
 
 
 def run(
@@ -47,6 +51,8 @@ def run(
     FetchError
         Nothing could be had of any symbol.
     """
+    if on_event is not None and not callable(on_event):
+        raise OptionError(f"on_event must be callable, not {on_event!r}")
     begun = time.monotonic()
     task = Task(request, home, on_event or (lambda _event: None))
     if not task.answered_by_store():
@@ -88,8 +94,12 @@ class Task:
         request = self.request
         if request.include_forming or not request.use_cache:
             return False
-        clock = self.home.cache.get_clock_offset(request.key.exchange)
-        if (clock is None and not request.dated) or not self._name_offline():
+        clock = self.home.cache.get_clock_offset(
+            venue(request.key.exchange, request.exchange_config)
+        )
+        # An old reading is good enough for what is dated: that much a clock does not drift.
+        known = clock is not None and _now_ms() - clock.measured_ms < _CLOCK_TRUSTED_MS
+        if not (known or request.dated) or not self._name_offline():
             return False
         wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
         if self.gaps(wanted):
@@ -251,7 +261,7 @@ class Task:
 
 def _storage_sentence(error: StorageError) -> str:
     if isinstance(error, CorruptDatasetError):
-        return f"{error}; it is set aside, and what it held is asked for again"
+        return f"{error}; it is set aside, and what this question needs of it is asked for again"
     return f"the data is complete but could not be stored: {error}"
 
 

@@ -191,6 +191,50 @@ class DataStorage:
             pd.Timestamp(last, unit="ms", tz="UTC"),
         )
 
+    def get_coverage(
+        self,
+        exchange_id: str,
+        timeframe: str,
+        symbol: str,
+        market_type: str = "spot",
+    ) -> pd.DataFrame:
+        """Tell which candles are there, which are confirmed absent and why, and which unknown.
+
+        Parameters
+        ----------
+        exchange_id, timeframe, symbol, market_type : str
+
+        Returns
+        -------
+        DataFrame
+            From the first to the last time that anything is known of, a row per stretch:
+            ``start`` (inclusive) and ``end`` (exclusive), UTC; ``state``: ``present``, ``never
+            asked`` or why absent (``no trades``, ``not_listed``, ``delisted``, ``beyond_depth``,
+            ``not_served``); ``candles``, the number of candle times.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing is stored of the symbol.
+        """
+        import pandas as pd
+
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        series = self._find(self.stored(key), symbol)
+        known = [span.interval for span in series.coverage]
+        known += key.timeframe.runs(series.candles.open_time)
+        if not known:
+            raise DatasetNotFoundError(f"nothing is known of {symbol}", key=str(key), symbol=symbol)
+        whole = Interval(min(one.start for one in known), max(one.end for one in known))
+        rows = [
+            (part.start, part.end, state, key.timeframe.steps(part))
+            for part, state in series.states(key.timeframe, whole)
+        ]
+        frame = pd.DataFrame(rows, columns=["start", "end", "state", "candles"])
+        for side in ("start", "end"):
+            frame[side] = pd.to_datetime(frame[side], unit="ms", utc=True)
+        return frame
+
     def _home(self) -> Home:
         return home_in(self._data_dir)
 

@@ -46,7 +46,12 @@ def _tables(data: memoryview, path: Path) -> Iterable[tuple[str, Candles]]:
         try:
             foreign = inert.read_pro(data, str(path))
         except CorruptDatasetError as error:
-            raise error from not_ours
+            raise CorruptDatasetError(
+                f"{path} cannot be trusted: not a whole file of ours ({not_ours.reason}), nor one "
+                f"of VectorBT PRO ({error.reason})",
+                path=str(path),
+                reason="cut off, altered or foreign",
+            ) from not_ours
         return ((symbol, foreign.candles(symbol)) for symbol in foreign.tables)
     if payload["kind"] != "data":
         raise CorruptDatasetError(

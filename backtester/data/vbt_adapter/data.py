@@ -218,6 +218,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             objects = tuple(objects[0])
         if cls is not self_or_cls:
             objects = (self_or_cls, *objects)
+        merging.check_markets([one for one in objects if isinstance(one, _OpenData)])
         return merging.merged(objects, Data, missing_index, missing_columns)
 
     def select(self, symbols: Any) -> Self:

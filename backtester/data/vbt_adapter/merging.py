@@ -15,7 +15,7 @@ from backtester.data.model import Timeframe
 from backtester.data.vbt_adapter.frames import metadata_of, own_rows
 from backtester.data.vbt_adapter.wrapper import Wrapper
 
-__all__ = ["common_class", "merged"]
+__all__ = ["check_markets", "common_class", "merged"]
 
 _CHOICES = ("nan", "drop", "raise")
 _ACCOUNTS = ("failures", "forming")
@@ -73,6 +73,29 @@ def _check(objects: Sequence[Any], *choices: str | None) -> None:
         raise OptionError(
             f"cannot merge data of different timeframes: {', '.join(sorted(map(str, timeframes)))}"
         )
+
+
+def check_markets(objects: Sequence[Any]) -> None:
+    """Refuse to take candles of two markets for those of one, because both have the same name.
+
+    Raises
+    ------
+    OptionError
+        Naming the symbol and the markets.
+    """
+    markets: dict[Any, str] = {}
+    for data in objects:
+        for symbol in data.symbols:
+            asked = data.select_symbol_kwargs(symbol, getattr(data, "fetch_kwargs", {}))
+            if "exchange_id" not in asked or "market_type" not in asked:
+                continue
+            market = f"{asked['exchange_id']} {asked['market_type']}"
+            other = markets.setdefault(symbol, market)
+            if other != market:
+                raise OptionError(
+                    f"{symbol} is a market of {other} in one and of {market} in another; "
+                    "ask for them by different names"
+                )
 
 
 def _pieces(objects: Sequence[Any]) -> dict[Any, list[Any]]:

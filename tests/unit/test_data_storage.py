@@ -1,0 +1,51 @@
+"""The spec's face of the storage, without VectorBT where it is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from backtester.data.candles import Answer, Candles
+from backtester.data.errors import DatasetNotFoundError
+from backtester.data.home import home_in
+from backtester.data.model import DatasetKey, Interval, Served
+from backtester.data.storage.data_storage import DataStorage
+
+HOUR = 3_600_000
+KEY = DatasetKey.of("sandbox", "spot", "1h")
+
+
+def candle_table(*hours: int) -> Candles:
+    return Candles.of([hour * HOUR for hour in hours], [[1.0, 2.0, 0.5, 1.5, 9.0]] * len(hours))
+
+
+def test_coverage_tells_present_absent_and_never_asked(tmp_path: Path) -> None:
+    """Every stretch between the first and the last known time has one of the three states."""
+    store = home_in(tmp_path).store
+    store.commit(
+        KEY,
+        [
+            Answer("BTC/USDT", Interval(0, 10 * HOUR), Candles.empty(), Served.NOT_LISTED, 1),
+            Answer("BTC/USDT", Interval(10 * HOUR, 15 * HOUR), candle_table(10, 11, 13, 14)),
+            Answer("BTC/USDT", Interval(20 * HOUR, 21 * HOUR), candle_table(20)),
+        ],
+    )
+    found = DataStorage(tmp_path).get_coverage("sandbox", "1h", "BTCUSDT")
+    hours = [(int(t.timestamp()) // 3600) for t in found["start"]]
+    assert list(zip(hours, found["state"], found["candles"], strict=True)) == [
+        (0, "not_listed", 10),
+        (10, "present", 2),
+        (12, "no trades", 1),
+        (13, "present", 2),
+        (15, "never asked", 5),
+        (20, "present", 1),
+    ]
+    assert found["end"].iloc[-1] == pd.Timestamp(21 * HOUR, unit="ms", tz="UTC")
+
+
+def test_coverage_of_nothing_is_an_error(tmp_path: Path) -> None:
+    """A symbol nothing is stored of is an error, not an empty table."""
+    with pytest.raises(DatasetNotFoundError):
+        DataStorage(tmp_path).get_coverage("sandbox", "1h", "BTC/USDT")
