@@ -6,7 +6,9 @@ import itertools
 import json
 import os
 import pickle
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -574,6 +576,34 @@ def test_law_5_pages_that_are_always_cut_are_read_to_their_end(world: World) -> 
             assert same(asked[symbol], truth(symbol, timeframe, start, end))
 
 
+@pytest.mark.parametrize("hours", [-30, -2, 2, 30])
+@pytest.mark.parametrize("times", [1, 2])
+def test_law_5_a_wrong_reading_of_the_clock_is_not_believed(
+    world: World, hours: int, times: int
+) -> None:
+    """A clock that jumps and comes back moves no candle into the past, and none into the future."""
+    offset = hours * HOUR
+    if times == 1:
+        world.faults.add(Fault.WRONG_CLOCK, times=1, offset_ms=offset)
+    else:  # two readings that do not agree with each other either
+        world.faults.add(Fault.WRONG_CLOCK, times=1, offset_ms=offset)
+        world.faults.add(Fault.WRONG_CLOCK, times=1, offset_ms=offset * 2)
+    asked = world.ask(BTC, "1h", "2025-06-13")
+    assert same(asked[BTC], truth(BTC, "1h", "2025-06-13", NOON))
+    world.clock.now_ms += 40 * HOUR
+    later = world.ask(BTC, "1h", "2025-06-13")
+    assert same(later[BTC], truth(BTC, "1h", "2025-06-13", world.clock(), world.clock()))
+
+
+def test_law_5_a_clock_that_never_agrees_with_itself_is_a_bad_answer(world: World) -> None:
+    """Without any two readings that agree nothing is asked for, and nothing stored."""
+    for hours in (3, 9, -4, 30):
+        world.faults.add(Fault.WRONG_CLOCK, times=1, offset_ms=hours * HOUR)
+    with pytest.raises(BadResponseError, match="another time"):
+        world.ask(BTC, "1h", "2025-06-13")
+    assert world.files() == {}
+
+
 def test_law_5_a_candle_from_before_the_listing_is_not_believed(world: World) -> None:
     """A row that an exchange adds before a market's first candle is asked about, and dropped."""
     world.faults.add(Fault.OUT_OF_WINDOW_ROWS, match="klines", times=1)
@@ -692,6 +722,18 @@ def _decompression_bomb() -> bytes:
     return bytes(chunk)
 
 
+def _other_price(data: bytes) -> bytes:
+    """Change one bit of one price, and leave all else about the file in order."""
+    length, _, magic = struct.unpack("<II8s", data[-16:])
+    footer = json.loads(data[-16 - length : -16])
+    raw = bytearray(blosc2.decompress2(data[: footer["chunk_bytes"]]))
+    price = truth(BTC, "1h", "2025-06-01", "2025-06-10").values[0, 0]
+    raw[raw.index(struct.pack("<d", price))] ^= 1
+    chunk = bytes(blosc2.compress2(bytes(raw), typesize=8))
+    text = json.dumps({**footer, "chunk_bytes": len(chunk)}).encode()
+    return chunk + text + struct.pack("<II8s", len(text), zlib.crc32(text), magic)
+
+
 DAMAGES: dict[str, Callable[[bytes, Path], bytes]] = {
     "cut in half": lambda data, _: data[: len(data) // 2],
     "footer cut off": lambda data, _: data[:-40],
@@ -700,6 +742,7 @@ DAMAGES: dict[str, Callable[[bytes, Path], bytes]] = {
     "zeroed": lambda data, _: bytes(len(data)),
     "first byte altered": lambda data, _: _flip(data, 0),
     "a candle altered": lambda data, _: _flip(data, len(data) // 2),
+    "a price altered": lambda data, _: _other_price(data),
     "footer altered": lambda data, _: _flip(data, len(data) - 60),
     "text": lambda data, _: b"<html>502 Bad Gateway</html>",
     "foreign pickle": lambda data, _: blosc2.compress2(pickle.dumps({"a": 1}), typesize=1),

@@ -36,6 +36,7 @@ __all__ = ["HttpAnswer", "retry_after_s", "translate"]
 
 DEFAULT_PAUSE_S = 30.0
 """How long to wait after a 429 that does not say."""
+_SHORTEST_WAIT_S = 1.0
 DEFAULT_BAN_S = 600.0
 """How long to stay away after a ban that does not say."""
 
@@ -94,7 +95,7 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
     facts = {"exchange": exchange, "status": answer.status, "ccxt_error": type(error).__name__}
     said = _said(error)
     if answer.status == _BANNED or (answer.status == 403 and _TOO_FREQUENT in said):
-        wait = retry_after_s(answer.headers) or DEFAULT_BAN_S
+        wait = _told(answer, DEFAULT_BAN_S)
         until = int((time.time() + wait) * 1000)
         return BannedError(
             f"{exchange} has banned this address until {format_ms(until)}; nothing is asked "
@@ -110,7 +111,7 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
         )
     cls = _class_for(error, answer)
     if cls is RateLimitedError:
-        wait = retry_after_s(answer.headers) or DEFAULT_PAUSE_S
+        wait = _told(answer, DEFAULT_PAUSE_S)
         return RateLimitedError(
             f"{exchange} asks to slow down: {said}", retry_after_s=wait, **facts
         )
@@ -133,6 +134,12 @@ def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
     if isinstance(error, (TypeError, ValueError, LookupError, AttributeError)):
         return BadResponseError  # ccxt's parsers stumble like this over what is not an answer
     return PermanentFetchError
+
+
+def _told(answer: HttpAnswer, default_s: float) -> float:
+    """Give the wait the exchange asks for; a second where it says none is needed."""
+    told = retry_after_s(answer.headers)
+    return default_s if told is None else max(told, _SHORTEST_WAIT_S)
 
 
 def retry_after_s(headers: Mapping[str, str] | None) -> float | None:

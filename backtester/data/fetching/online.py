@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from backtester.data.cache_system.cache_manager import CacheManager, FailedSymbol
-from backtester.data.errors import DataError, NotServedError, StorageError
+from backtester.data.errors import BadResponseError, DataError, NotServedError, StorageError
 from backtester.data.events import Event, SymbolFailed, Waiting
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.archives.source import ArchiveSource
@@ -29,6 +29,10 @@ T = TypeVar("T")
 
 _CLOCK_FRESH_MS = 600_000
 """How long a reading of the exchange's clock is good for."""
+_CLOCK_DOUBTED_MS = 60_000
+"""How far it may be from this machine's to be believed at once."""
+_CLOCK_AGREES_MS = 5_000
+_CLOCK_READINGS = 4
 _MARKETS_FRESH_MS = 3_600_000
 """How long a symbol missing from the list of markets counts as unknown."""
 _FAILED_S = 3_600.0
@@ -173,9 +177,27 @@ async def _exchange_now(
     if known is not None and 0 <= local - known.measured_ms < _CLOCK_FRESH_MS:
         exchange.follow_clock(known.offset_ms)
         return local + known.offset_ms
-    now_ms = await trying(exchange.now_ms, exchange.id, on_event)
-    cache.save_clock_offset(exchange.venue, now_ms - time.time_ns() // 1_000_000)
-    return now_ms
+    offset = await _clock_offset(exchange, on_event)
+    cache.save_clock_offset(exchange.venue, offset)
+    return time.time_ns() // 1_000_000 + offset
+
+
+async def _clock_offset(exchange: Exchange, on_event: Callable[[Event], None]) -> int:
+    """Read how far the exchange's clock is ahead, milliseconds.
+
+    One wrong reading would let candles that are yet to come count as closed, or as absent for
+    good; so one that this machine's clock does not confirm must be confirmed by the next.
+    """
+    before: int | None = None
+    for _ in range(_CLOCK_READINGS):
+        now_ms = await trying(exchange.now_ms, exchange.id, on_event)
+        offset = now_ms - time.time_ns() // 1_000_000
+        if abs(offset) <= _CLOCK_DOUBTED_MS:
+            return offset
+        if before is not None and abs(offset - before) <= _CLOCK_AGREES_MS:
+            return offset
+        before = offset
+    raise BadResponseError(f"{exchange.id} tells another time whenever it is asked")
 
 
 async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
