@@ -96,6 +96,7 @@ def budget(url: str, minutes: float) -> dict[str, Any]:
             1_735_689_600_000,
             data_dir=folder,
             exchange_config={"sandboxUrl": url},
+            source="api",
             on_event=lambda event: refused.append(event) if isinstance(event, Retrying) else None,
         )
     return {"seconds": time.perf_counter() - begun, "weight": 2 * pages, "refused": len(refused)}

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from backtester.data.cli import app
 from backtester.data.errors import NotServedError, OptionError
 from backtester.data.events import Event, FetchPlanned, PageFetched
+from backtester.data.fetching.archives import plan
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.archives.source import ArchiveLeft
 from backtester.data.fetching.data_fetcher import fetch_data
@@ -27,6 +28,12 @@ from tests.support.world import DAY, MARKET, MINUTE, NOON, Asked, World, ms, sam
 __all__ = ["serve"]
 
 BTC, SWAP = "BTC/USDT", "BTC/USDT:USDT"
+
+
+@pytest.fixture(autouse=True)
+def short_spans_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a single month show what otherwise takes three: the tests are about the rest."""
+    monkeypatch.setattr(plan, "FEWEST_FILES", 1)
 
 
 def files(asked: Asked) -> list[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backtester.data.candles import Candles
 from backtester.data.errors import OptionError
+from backtester.data.fetching.archives import plan
 from backtester.data.fetching.archives.plan import (
     ArchiveFile,
     Source,
@@ -26,6 +27,12 @@ from backtester.data.model import Interval, Market, MarketType, Timeframe
 from tests.support.world import DAY, HOUR, MINUTE, NOON, ms
 
 ONE_MINUTE, ONE_HOUR = Timeframe.parse("1m"), Timeframe.parse("1h")
+
+
+@pytest.fixture(autouse=True)
+def short_spans_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a single month show what otherwise takes three: the tests are about the rest."""
+    monkeypatch.setattr(plan, "FEWEST_FILES", 1)
 
 
 def span(start: str, end: str) -> Interval:
@@ -253,3 +260,14 @@ def test_the_address_is_the_users_else_the_exchanges(
 ) -> None:
     """Who has moved the API has not said where the archives are, and an empty address is none."""
     assert archive_url(exchange, config, "http://sandbox") == expected
+
+
+def test_auto_keeps_to_the_api_for_a_short_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two months of minutes come from the API in seconds; from three on, files are taken."""
+    monkeypatch.setattr(plan, "FEWEST_FILES", 3)
+    minute, now_ms = Timeframe.parse("1m"), 1_767_225_600_000  # 2026-01-01
+    january, march, april = 1_735_689_600_000, 1_740_787_200_000, 1_743_465_600_000
+    for source, end, count in (("auto", march, 0), ("auto", april, 3), ("archive", march, 2)):
+        wanted = [Interval(january, end)]
+        files = plan.choose(wanted, minute, 1000, now_ms, plan.Source(source))
+        assert len(files) == count

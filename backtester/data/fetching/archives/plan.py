@@ -56,6 +56,8 @@ _ROWS_COST: Final = 0.1
 """What a page's worth of rows costs in a file, in requests: its transfer and its parsing."""
 _ADVANTAGE: Final = 2
 """How many times cheaper than the API a file must be to be preferred: the API is the truth."""
+FEWEST_FILES = 3
+"""Under `Source.AUTO`, how many files of a symbol there must be for any to be taken."""
 _SAMPLE: Final = 64
 """Grid times of a file asked of the API too: under 100 candles cost the least weight."""
 
@@ -205,7 +207,8 @@ def choose(
             if not days or costs.file(month) <= sum(map(costs.file, days)) + left:
                 days = [month]
         files += days
-    return files
+    # Another host is worth the trouble for a long span, not for what the API gives in a second.
+    return files if source is Source.ARCHIVE or len(files) >= FEWEST_FILES else []
 
 
 def _is_out(month: ArchiveFile, timeframe: Timeframe, now_ms: int) -> bool:

@@ -45,7 +45,7 @@ __all__ = ["ArchiveConflict", "ArchiveLeft", "ArchiveSource"]
 
 _log = logging.getLogger(__name__)
 
-_WORKERS = 6
+_WORKERS = 4
 """Files under way at once; each is in memory while it is read."""
 _FIRST_ATTEMPTS = 2
 _MISSES_ENOUGH = 2
