@@ -6,6 +6,7 @@ Each test is about one of them, and fails for whoever makes it again.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from backtester.data.errors import (
     UnknownSymbolError,
 )
 from backtester.data.fetching.data_fetcher import fetch_data, load_data, update_data
+from backtester.data.fetching.pipeline import run
+from backtester.data.fetching.request import FetchRequest
 from backtester.data.model import Interval, Timeframe
 from backtester.data.sandbox import Fault
 from backtester.data.storage.data_storage import DataStorage
@@ -305,6 +308,22 @@ def test_15_writers_of_one_file_lose_nothing_to_each_other(world: World) -> None
     for symbol in symbols:
         assert same(world.stored(symbol).candles, truth(symbol, "1h", "2025-05-01", "2025-06-01"))
     assert sorted(world.files()) == ["sandbox_spot_1h.pickle.blosc"]
+
+
+def test_15_threads_of_one_process_lose_nothing_to_each_other(world: World) -> None:
+    """Four threads that fetch into one dataset at once leave all that each of them fetched."""
+    symbols = [BTC, ETH, "SOL/USDT", "XRP/USDT"]
+
+    def ask(symbol: str) -> int:
+        question = FetchRequest(
+            world.key(), (symbol,), "2025-05-01", "2025-06-01", exchange_config=world.config
+        )
+        return len(run(question, world.home).series[symbol].candles)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, symbols)) == [31 * 24] * 4
+    for symbol in symbols:
+        assert same(world.stored(symbol).candles, truth(symbol, "1h", "2025-05-01", "2025-06-01"))
 
 
 def test_15_a_symbol_is_never_part_of_a_command_or_a_path(world: World) -> None:

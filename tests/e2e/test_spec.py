@@ -439,6 +439,17 @@ def test_the_verbs_of_vectorbt_work_on_the_data(sold: World) -> None:
     assert sold.sent(sent) == [], "pull and fetch_data share the store"
 
 
+def test_a_fetch_works_where_an_event_loop_is_running(sold: World) -> None:
+    """A notebook has a loop of its own: the front door is called inside it like anywhere."""
+
+    async def cell() -> Any:
+        return front_door.fetch_data([BTC], "sandbox", "1h", "2025-06-01", "2025-06-10")
+
+    data = asyncio.run(cell())
+    expected = truth(BTC, "1h", "2025-06-01", "2025-06-10")
+    assert data.get("close")[BTC].tolist() == expected.values[:, 3].tolist()
+
+
 # ------------------------------------------------------------------ contradictions, as settled
 
 
@@ -519,6 +530,15 @@ def test_settled_5_all_three_market_types_work(sold: World) -> None:
         front_door.fetch_data(BTC, "kraken", market_type="future")
 
 
+@pytest.fixture
+def _logging_as_it_was() -> Iterator[None]:
+    logger = logging.getLogger("backtester")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.mark.usefixtures("_logging_as_it_was")
 def test_settled_6_flags_exclude_each_other_and_have_aliases() -> None:
     """What cannot be meant together is refused; --quote and --market are there."""
     from typer.testing import CliRunner
@@ -536,10 +556,6 @@ def test_settled_6_flags_exclude_each_other_and_have_aliases() -> None:
     shown = CliRunner().invoke(app, ["fetch", "--help"]).stdout
     assert "--quote" in shown
     assert "--market" in shown
-    logger = logging.getLogger("backtester")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.NOTSET)
 
 
 def test_settled_7_vbt_is_vectorbt_with_the_specified_verbs() -> None:

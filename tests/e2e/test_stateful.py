@@ -63,7 +63,10 @@ class Histories(RuleBasedStateMachine):
         self.patch.setattr(fetcher, "_wait", lambda _state: 0.0)
         server = SandboxServer(MARKET, clock=self.clock).start()
         self.world = World(
-            server, self.clock, self.home / "data", config={"sandboxUrl": server.url}
+            server,
+            self.clock,
+            self.home / "data",
+            config={"sandboxUrl": server.url, "verify": False},
         )
         self.fault: Rule | None = None
         self.damaged: set[str] = set()
