@@ -470,7 +470,9 @@ def test_metadata_and_class_survive_every_verb(verb, tmp_path, monkeypatch):
     )
     data = Mine._of(made(BTC=table(6), ETH=table(6)))
     changed = VERBS[verb](data, tmp_path)
-    assert changed.wrapper._metadata == {"volume_data": {BTC: 5e8}}
+    notes = metadata_of(changed)
+    assert (notes.pop("derived", None) is not None) == (verb == "resample")
+    assert notes == {"volume_data": {BTC: 5e8}}
     assert type(changed) is (Data if verb == "merge" else Mine)
     assert changed.fetch_kwargs["timeframe"] == ("4h" if verb == "resample" else "1h")
 
@@ -862,6 +864,23 @@ def test_groups_beside_a_long_hole_are_left_out_when_it_cuts_them():
     """Nothing tells whether the days at the edges of missing days are whole."""
     one = table(24 * 6, skip=set(range(30, 100)))
     assert list(tables_of(made(BTC=one).resample("1d"))[BTC].open_time) == [START, START + 5 * DAY]
+
+
+def test_what_was_made_of_shorter_candles_says_so():
+    """Whoever gets the object can tell, by symbol, and so can whoever loads it."""
+    data = made(BTC=table(30, 2), ETH=table(2)).resample("4h")
+    noted = {BTC: [{"from": "1h", "start_ms": START + 4 * HOUR, "end_ms": START + 32 * HOUR}]}
+    assert Data.loads(data.dumps()).wrapper._metadata["derived"] == noted
+
+
+def test_an_unfinished_hour_makes_no_day():
+    """The forming candle stands in the object, and the group that holds it is not whole."""
+    data = made(BTC=table(8), ETH=table(8, seed=1))
+    data.wrapper._metadata["forming"] = {BTC: START + 7 * HOUR}
+    four = data.resample("4h")
+    assert {s: len(t) for s, t in tables_of(four).items()} == {BTC: 1, ETH: 2}
+    assert "forming" not in four.wrapper._metadata
+    assert "forming" in data.wrapper._metadata
 
 
 def test_resampling_no_candles_gives_none():

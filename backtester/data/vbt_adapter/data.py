@@ -247,7 +247,9 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
         Each symbol by itself: its first and last candles may lie anywhere. Opens are the
         first, closes the last, volumes and counts the sum of a group. A group counts as
-        whole when the symbol's candles reach both its ends; others are left out.
+        whole when the symbol's candles reach both its ends; others are left out, and so is
+        one that holds an unfinished candle. What the result was made of stands in
+        ``wrapper._metadata['derived']``.
 
         Parameters
         ----------
@@ -264,8 +266,9 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             price nor a sum, or an object whose own timeframe cannot be told.
         """
         target = Timeframe.parse(rule)
-        index, data = resampled(self, target)
+        index, data, notes = resampled(self, target)
         wrapper = self.wrapper.replace(index=index, freq=_frequency(target))
+        wrapper._metadata = notes
         asked = {**self.fetch_kwargs, "timeframe": str(target)}
         return self._replace(wrapper=wrapper, data=data, fetch_kwargs=asked)
 
