@@ -152,6 +152,17 @@ class Series:
             tuple(r for r in self.revisions if r.open_time in interval),
         )
 
+    def showing(self, interval: Interval) -> Series:
+        """Give the series with only the candles and revisions inside `interval`.
+
+        Its coverage stays whole, so that it tells what is known also where nothing is shown.
+        """
+        return Series(
+            self.candles.within(interval),
+            self.coverage,
+            tuple(r for r in self.revisions if r.open_time in interval),
+        )
+
     def states(self, timeframe: Timeframe, interval: Interval) -> list[tuple[Interval, str]]:
         """Tell of every part of `interval` whether it is present, absent (and why) or unknown.
 

@@ -171,7 +171,7 @@ def update(
         from backtester.data.storage.data_storage import DataStorage
 
         key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
-        named = _split(symbols) or list(DataStorage(data_dir).stored(key).series)
+        named = _split(symbols) or list(DataStorage(data_dir).names(key))
         request = FetchRequest(
             key,
             tuple(parse_symbols(named)),

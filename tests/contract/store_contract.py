@@ -27,6 +27,7 @@ from tests.support.builders import (
     contents,
     hours,
     plain_series,
+    span_of_hours,
 )
 from tests.support.strategies import answers
 
@@ -148,6 +149,38 @@ class StoreContract:
             applied(*BATCH).series["BTC/USDT"]
         )
         assert store.read(KEY, []).series == {}
+
+    @pytest.mark.parametrize("folded", [True, False])
+    def test_a_part_of_the_time_can_be_picked(self, store: Store, folded: bool) -> None:
+        """Candles and revisions inside an interval, with the whole coverage."""
+        store.commit(KEY, BATCH)
+        if folded:
+            store.fold(KEY)
+        for first, count in ((0, 2), (3, 1), (2, 1), (-5, 3), (4, 90)):
+            part = span_of_hours(first, count)
+            expected = applied(*BATCH).showing(part)
+            assert contents(store.read(KEY, within=part)) == contents(expected)
+            assert contents(store.read(KEY, ["ETH/USDT"], within=part)) == contents(
+                expected.select(["ETH/USDT"])
+            )
+
+    @pytest.mark.parametrize("folded", [True, False])
+    def test_what_is_held_is_told_without_candles(self, store: Store, folded: bool) -> None:
+        """Of those symbols that are there, in the order asked for."""
+        assert store.held(KEY) == {}
+        store.commit(KEY, BATCH)
+        if folded:
+            store.fold(KEY)
+        whole = {
+            "BTC/USDT": SymbolSummary(5, START, START + 5 * HOUR),
+            "ETH/USDT": SymbolSummary(3, START + 4 * HOUR, START + 6 * HOUR),
+            "SOL/USDT": SymbolSummary(0, None, None),
+        }
+        assert store.held(KEY) == whole
+        assert list(store.held(KEY, ["SOL/USDT", "X", "ETH/USDT"]).items()) == [
+            ("SOL/USDT", whole["SOL/USDT"]), ("ETH/USDT", whole["ETH/USDT"]),
+        ]  # fmt: skip
+        assert store.held(KEY, salvage=True) == whole
 
     def test_datasets_do_not_mix(self, store: Store) -> None:
         """A timeframe, market type or exchange has its own candles."""

@@ -198,7 +198,7 @@ def update_data(
     """
     key = DatasetKey.of(exchange_id, market_type, timeframe)
     if symbols is None:
-        symbols = list(DataStorage(data_dir).stored(key).series)
+        symbols = list(DataStorage(data_dir).names(key))
     request = FetchRequest(
         key,
         tuple(parse_symbols(symbols)),

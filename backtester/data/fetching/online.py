@@ -59,6 +59,7 @@ async def _answer(task: Task) -> None:
         request.resolve(now_ms)  # a date that cannot be answered, before anything is asked for
         markets = await _name_online(task, exchange)
         wanted = task.wanted(now_ms)
+        task.read(wanted)
         jobs = [
             SeriesJob(markets[symbol], intervals, _reader(task, exchange, symbol, now_ms))
             for symbol, intervals in task.gaps(wanted).items()

@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backtester.data.candles import Answer, Series
@@ -29,7 +29,7 @@ from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
 from backtester.data.model import Coverage, Interval, Served, format_ms
 from backtester.data.settings import venue
-from backtester.data.storage.store import Dataset, grouped
+from backtester.data.storage.store import Dataset, SymbolSummary, grouped
 
 __all__ = ["Task", "run"]
 
@@ -75,17 +75,12 @@ class Task:
     names: dict[str, str] = field(default_factory=dict)
     """The unified symbol of each name asked for that was understood."""
     stored: Dataset = field(init=False)
+    """What the store holds, as far as this question needs it."""
     result: FetchResult = field(init=False)
 
     def __post_init__(self) -> None:
         self.result = FetchResult(self.request, self.home.folder)
-        key = self.request.key
-        try:
-            self.stored = self.home.store.read(key)
-        except CorruptDatasetError as damage:
-            # What it held is asked for again, and the file is set aside when that is stored.
-            self.result.storage_error = damage
-            self.stored = self.home.store.read(key, salvage=True)
+        self.stored = Dataset(self.request.key)
 
     # ------------------------------------------------------------------ plan
 
@@ -102,6 +97,7 @@ class Task:
         if not (known or request.dated) or not self._name_offline():
             return False
         wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
+        self.read(wanted)
         if self.gaps(wanted):
             return False
         if self.result.storage_error is not None:
@@ -131,17 +127,28 @@ class Task:
 
     def _name_offline(self) -> bool:
         """Understand every name by what is stored; tell whether that worked."""
-        if all(name in self.stored.series for name in self.request.symbols):
-            self.names = {name: name for name in self.request.symbols}
-            return True
-        key = self.request.key
-        book = SymbolBook.of(self.home.cache.get_markets(key.exchange, key.market_type) or ())
-        for name in self.request.symbols:
-            symbol = name if name in self.stored.series else book.find(name)
-            if symbol is None or symbol not in self.stored.series:
+        key, asked = self.request.key, self.request.symbols
+        held = self._held(asked)
+        if len(held) < len(asked):
+            book = SymbolBook.of(self.home.cache.get_markets(key.exchange, key.market_type) or ())
+            found = {name: name if name in held else book.find(name) for name in asked}
+            held = self._held([symbol for symbol in found.values() if symbol is not None])
+            if not all(symbol in held for symbol in found.values()):
                 return False
-            self.name(name, symbol)
+            for name, symbol in found.items():
+                assert symbol is not None, "it is held"
+                self.name(name, symbol)
+        else:
+            self.names = {name: name for name in asked}
         return True
+
+    def _held(self, symbols: Sequence[str]) -> Mapping[str, SymbolSummary]:
+        store, key = self.home.store, self.request.key
+        try:
+            return store.held(key, symbols)
+        except CorruptDatasetError as damage:
+            self.result.storage_error = damage
+            return store.held(key, symbols, salvage=True)
 
     def wanted(self, now_ms: int) -> dict[str, Interval]:
         """Resolve the dates by the exchange's clock: what is wanted of every unified symbol."""
@@ -151,12 +158,28 @@ class Task:
         if not self.request.only_newer:
             return dict.fromkeys(self.names.values(), whole)
         wanted = {}
+        held = self._held(list(self.names.values()))
         for symbol in self.names.values():
-            times = self._stored(symbol).candles.open_time
-            start = int(times[-1]) if len(times) else whole.start
+            last = held[symbol].last_ms if symbol in held else None
+            start = whole.start if last is None else last
             if start < whole.end:
                 wanted[symbol] = Interval(start, whole.end)
         return wanted
+
+    def read(self, wanted: Mapping[str, Interval]) -> None:
+        """Read from the store what `wanted` and the result need of it."""
+        store, key, symbols = self.home.store, self.request.key, list(self.names.values())
+        within = None
+        if wanted and not self.request.only_newer:  # an update hands out all that is stored
+            within = Interval(
+                min(one.start for one in wanted.values()), max(one.end for one in wanted.values())
+            )
+        try:
+            self.stored = store.read(key, symbols, within=within)
+        except CorruptDatasetError as damage:
+            # What it held is asked for again, and the file is set aside when that is stored.
+            self.result.storage_error = damage
+            self.stored = store.read(key, symbols, within=within, salvage=True)
 
     def gaps(self, wanted: Mapping[str, Interval]) -> dict[str, list[Interval]]:
         """Give per unified symbol what of `wanted` is to be asked for."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from backtester.data.candles import Answer, Candles, Series, check, given
+from backtester.data.candles import Answer, Candles, check, given
 from backtester.data.errors import DatasetNotFoundError, OptionError
 from backtester.data.fetching.planning import closed_end
 from backtester.data.fetching.symbols import SymbolBook, parse_symbols
 from backtester.data.home import Home, home_in
 from backtester.data.model import DatasetKey, Interval, MarketType
-from backtester.data.storage.store import Dataset, DatasetSummary
+from backtester.data.storage.store import DatasetSummary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,10 +115,10 @@ class DataStorage:
 
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         asked = None if symbols is None else _symbols(symbols)
-        dataset = self.stored(key)
-        names = list(dataset.series) if asked is None else asked
+        found = self.names(key, asked)
+        dataset = self._home().store.read(key, list(found.values()))
         return vbt_adapter.build(
-            {name: self._find(dataset, name).candles for name in names},
+            {name: dataset.series[symbol].candles for name, symbol in found.items()},
             timeframe=key.timeframe,
             single=isinstance(symbols, str),
             metadata=dict(dataset.metadata),
@@ -155,7 +155,7 @@ class DataStorage:
     ) -> list[str]:
         """List the unified symbols stored of a dataset, sorted; none where nothing is stored."""
         key = DatasetKey.of(exchange_id, market_type, timeframe)
-        return sorted(self._home().store.read(key).series)
+        return sorted(self._home().store.held(key))
 
     def get_date_range(
         self,
@@ -180,12 +180,13 @@ class DataStorage:
         import pandas as pd
 
         key = DatasetKey.of(exchange_id, market_type, timeframe)
-        dataset = self.stored(key)
-        chosen = dataset.series.values() if symbol is None else [self._find(dataset, symbol)]
-        times = [one.candles.open_time for one in chosen if len(one.candles)]
-        if not times:
+        found = self.names(key, None if symbol is None else [symbol])
+        held = self._home().store.held(key, list(found.values())).values()
+        firsts = [one.first_ms for one in held if one.first_ms is not None]
+        lasts = [one.last_ms for one in held if one.last_ms is not None]
+        if not firsts:
             raise DatasetNotFoundError(f"no candle is stored of {key}", key=str(key))
-        first, last = min(int(t[0]) for t in times), max(int(t[-1]) for t in times)
+        first, last = min(firsts), max(lasts)
         return (
             pd.Timestamp(first, unit="ms", tz="UTC"),
             pd.Timestamp(last, unit="ms", tz="UTC"),
@@ -220,7 +221,8 @@ class DataStorage:
         import pandas as pd
 
         key = DatasetKey.of(exchange_id, market_type, timeframe)
-        series = self._find(self.stored(key), symbol)
+        (stored,) = self.names(key, [symbol]).values()
+        series = self._home().store.read(key, [stored]).series[stored]
         known = [span.interval for span in series.coverage]
         known += key.timeframe.runs(series.candles.open_time)
         if not known:
@@ -238,34 +240,38 @@ class DataStorage:
     def _home(self) -> Home:
         return home_in(self._data_dir)
 
-    def stored(self, key: DatasetKey) -> Dataset:
-        """Read a dataset as plain arrays.
+    def names(self, key: DatasetKey, asked: Sequence[str] | None = None) -> dict[str, str]:
+        """Give the unified symbol of every name asked for, or of all that is stored.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing is stored of it.
+            Nothing is stored of the dataset, or of one of the names.
         CorruptDatasetError
             The file is damaged, foreign or hostile.
         """
         home = self._home()
-        dataset = home.store.read(key)
-        if not dataset.series:
+        held = home.store.held(key, asked)
+        if asked is not None and len(held) == len(asked):
+            return {name: name for name in asked}
+        held = home.store.held(key)
+        if not held:
             raise DatasetNotFoundError(f"nothing is stored of {key} in {home.folder}", key=str(key))
-        return dataset
+        book = SymbolBook(held)
+        return {
+            name: name if name in held else book.find(name) or _not_stored(name, held, key)
+            for name in (held if asked is None else asked)
+        }
 
-    def _find(self, dataset: Dataset, name: str) -> Series:
-        """Find a stored series by any spelling of its symbol."""
-        symbol = name if name in dataset.series else SymbolBook(dataset.series).find(name)
-        if symbol is None or symbol not in dataset.series:
-            stored = ", ".join(sorted(dataset.series)[:8])
-            more = f" and {len(dataset.series) - 8} more" if len(dataset.series) > 8 else ""
-            raise DatasetNotFoundError(
-                f"{name!r} is not stored of {dataset.key}; stored are {stored}{more}",
-                key=str(dataset.key),
-                symbol=name,
-            )
-        return dataset.series[symbol]
+
+def _not_stored(name: str, held: Iterable[str], key: DatasetKey) -> NoReturn:
+    symbols = sorted(held)
+    more = f" and {len(symbols) - 8} more" if len(symbols) > 8 else ""
+    raise DatasetNotFoundError(
+        f"{name!r} is not stored of {key}; stored are {', '.join(symbols[:8])}{more}",
+        key=str(key),
+        symbol=name,
+    )
 
 
 def fetch_kwargs(

@@ -7,10 +7,11 @@ from threading import Lock
 from typing import Any
 
 from backtester.data.candles import Answer
-from backtester.data.model import DatasetKey
+from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage.store import (
     Dataset,
     DatasetSummary,
+    SymbolSummary,
     merged_metadata,
     summarise,
 )
@@ -33,9 +34,15 @@ class MemoryStore:
         key: DatasetKey,
         symbols: Sequence[str] | None = None,
         *,
+        within: Interval | None = None,
         salvage: bool = False,
     ) -> Dataset:
-        return self._datasets.get(key, Dataset(key)).select(symbols)
+        return self._datasets.get(key, Dataset(key)).select(symbols).showing(within)
+
+    def held(
+        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+    ) -> Mapping[str, SymbolSummary]:
+        return summarise(self.read(key, symbols).series)
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
         if not answers:

@@ -29,7 +29,7 @@ import orjson
 
 from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError
-from backtester.data.model import DatasetKey
+from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files, journal, plain
 from backtester.data.storage.store import (
     Dataset,
@@ -93,7 +93,12 @@ class PickleStore:
         return [key for key in found if key is not None]
 
     def read(
-        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+        self,
+        key: DatasetKey,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+        salvage: bool = False,
     ) -> Dataset:
         path, state = self.path(key), self._state(key)
         dataset = _memo.get(path, state)
@@ -102,7 +107,13 @@ class PickleStore:
             # Written to meanwhile, it may not be what this state stands for.
             if not salvage and state == self._state(key):
                 _memo.put(path, state, dataset)
-        return dataset.select(symbols)
+        return dataset.select(symbols).showing(within)
+
+    def held(
+        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+    ) -> Mapping[str, SymbolSummary]:
+        # Reading all of it here costs little: whoever asks reads candles of it next.
+        return summarise(self.read(key, symbols, salvage=salvage).series)
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
         if not answers:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backtester.data.candles import Answer, Series
-from backtester.data.model import DatasetKey
+from backtester.data.model import DatasetKey, Interval
 
 __all__ = ["Dataset", "DatasetSummary", "Store", "SymbolSummary", "grouped"]
 
@@ -40,6 +40,13 @@ class Dataset:
             return self
         wanted = {s: self.series[s] for s in symbols if s in self.series}
         return Dataset(self.key, wanted, self.metadata)
+
+    def showing(self, interval: Interval | None) -> Dataset:
+        """Give the dataset with only the candles inside `interval`; see `Series.showing`."""
+        if interval is None:
+            return self
+        shown = {symbol: one.showing(interval) for symbol, one in self.series.items()}
+        return Dataset(self.key, shown, self.metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,12 @@ class Store(Protocol):
         ...
 
     def read(
-        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+        self,
+        key: DatasetKey,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+        salvage: bool = False,
     ) -> Dataset:
         """Read a dataset, or those of `symbols` that it has. Nothing stored gives an empty one.
 
@@ -85,6 +97,8 @@ class Store(Protocol):
         key : DatasetKey
         symbols : sequence of str, optional
             Unified symbols; None for all.
+        within : Interval, optional
+            Only the candles and revisions inside it; coverage comes whole all the same.
         salvage : bool
             Return what is provably sound of a damaged dataset instead of raising.
 
@@ -93,6 +107,12 @@ class Store(Protocol):
         CorruptDatasetError
             The dataset is damaged, foreign or hostile: never read as empty.
         """
+        ...
+
+    def held(
+        self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
+    ) -> Mapping[str, SymbolSummary]:
+        """Tell what is held of a dataset, or of those of `symbols` that it has; see `read`."""
         ...
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
