@@ -7,32 +7,35 @@ failed; 2: wrong usage. What a command needs is imported inside it, so that
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backtester.data import rendering
-from backtester.data.errors import (
-    DataError,
-    FetchWarning,
-    OptionError,
-    RequestError,
-    UnknownSymbolError,
+from backtester.data.commands.shared import (
+    EXIT_FAILED,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    ExchangeId,
+    MarketTypeName,
+    Output,
+    Quiet,
+    SymbolList,
+    Timeframe,
+    Verbose,
+    settings_of,
+    split,
 )
+from backtester.data.errors import OptionError
 
 if TYPE_CHECKING:
     from backtester.data.fetching.request import FetchResult
 
 __all__ = ["app", "main", "spec_main"]
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 app = typer.Typer(
     name="vbt-data",
@@ -42,35 +45,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-# ------------------------------------------------------------------ flags used by several commands
-
-Timeframe = Annotated[
-    str, typer.Option("--timeframe", "-t", help="Length of a candle: 1m, 5m, 1h, 4h, 1d, 1w, 1M.")
-]
-ExchangeId = Annotated[
-    str, typer.Option("--exchange", "-e", help="Exchange id of ccxt, or 'sandbox'.")
-]
-MarketTypeName = Annotated[
-    str, typer.Option("--market-type", "--market", "-m", help="spot, swap or future.")
-]
-SymbolList = Annotated[
-    list[str] | None, typer.Option("--symbols", "-s", help="Symbols, separated by commas.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where datasets are kept.", show_default=False)
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="TOML file with a table of ccxt settings per exchange id (proxies, hosts, keys).",
-        show_default=False,
-    ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Detailed logs, and tracebacks.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One line, and errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="The account as JSON, for machines.")]
 
 
 @app.command()
@@ -113,7 +87,7 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Fetch candles into the store, asking only for what it lacks."""
-    output = _Output(as_json=as_json, verbose=verbose, quiet=quiet)
+    output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():
         if storage_summary:
             _print_summary(output, data_dir)
@@ -127,7 +101,7 @@ def fetch(
 
         chosen = Source.parse(source)
         key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
-        settings = _settings(config, key.exchange)
+        settings = settings_of(config, key.exchange)
         if top is not None:
             from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
 
@@ -135,7 +109,7 @@ def fetch(
                 key.exchange, quote, top, market_type, exchange_config=settings, refresh=no_cache
             )
         else:
-            named = parse_symbols(_split(symbols))
+            named = parse_symbols(split(symbols))
         request = FetchRequest(
             key,
             tuple(named),
@@ -162,7 +136,7 @@ def update(
     quiet: Quiet = False,
 ) -> None:
     """Bring what is stored of a dataset up to the last closed candle."""
-    output = _Output(as_json=as_json, verbose=verbose, quiet=quiet)
+    output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():
         from backtester.data.fetching.request import FetchRequest
         from backtester.data.fetching.symbols import parse_symbols
@@ -171,12 +145,12 @@ def update(
         from backtester.data.storage.data_storage import DataStorage
 
         key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
-        named = _split(symbols) or list(DataStorage(data_dir).names(key))
+        named = split(symbols) or list(DataStorage(data_dir).names(key))
         request = FetchRequest(
             key,
             tuple(parse_symbols(named)),
             end=end,
-            exchange_config=_settings(config, key.exchange),
+            exchange_config=settings_of(config, key.exchange),
             only_newer=True,
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
@@ -185,7 +159,7 @@ def update(
 @app.command()
 def summary(data_dir: DataDir = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what is stored, without reading any candle."""
-    output = _Output(as_json=as_json, verbose=verbose)
+    output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         _print_summary(output, data_dir)
 
@@ -207,7 +181,7 @@ def exchanges(as_json: AsJson = False) -> None:
         }
         for exchange, market_type, row in certified()
     ]
-    _Output(as_json=as_json).show({"certified": rows}, rendering.print_exchanges)
+    Output(as_json=as_json).show({"certified": rows}, rendering.print_exchanges)
 
 
 @app.command()
@@ -230,7 +204,7 @@ def sandbox(
     verbose: Verbose = False,
 ) -> None:
     """Serve the sandbox exchange to other programs, until Ctrl-C."""
-    output = _Output(verbose=verbose)
+    output = Output(verbose=verbose)
     with output.guarded():
         from backtester.data import sandbox as exchange
         from backtester.data.settings import SANDBOX_VARIABLE
@@ -269,62 +243,8 @@ def spec_main() -> None:
 # ------------------------------------------------------------------ what the commands share
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """How a command speaks: to people or machines, much or little."""
-
-    as_json: bool = False
-    verbose: bool = False
-    quiet: bool = False
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turn errors into one line and an exit code; a traceback only when verbose."""
-        if self.verbose and self.quiet:
-            self.usage("--verbose and --quiet exclude each other")
-        rendering.set_up_logging(verbose=self.verbose, quiet=self.quiet)
-        with warnings.catch_warnings():
-            # The same sentences are logged, and logs are what a command shows.
-            warnings.simplefilter("ignore", FetchWarning)
-            try:
-                yield
-            except DataError as error:
-                self._report(error)
-            except OSError as error:  # a port in use, a full pipe: nothing of ours
-                rendering.error(f"{type(error).__name__}: {error}")
-                raise typer.Exit(EXIT_FAILED) from None
-            except KeyboardInterrupt:
-                rendering.error("interrupted; what was fetched so far is stored")
-                raise typer.Exit(130) from None
-
-    def usage(self, message: str) -> None:
-        """End with a usage error."""
-        rendering.error(message)
-        raise typer.Exit(EXIT_USAGE)
-
-    def show(self, account: Mapping[str, Any], render: Callable[[Mapping[str, Any]], None]) -> None:
-        """Print an account: as JSON, or for people."""
-        if self.as_json:
-            typer.echo(json.dumps(account))
-        else:
-            render(account)
-
-    def _report(self, error: DataError) -> None:
-        if self.as_json:
-            described = {"error": type(error).__name__, "message": str(error)}
-            account = getattr(error, "account", {"failures": {}})
-            typer.echo(json.dumps({"error": described, **account}))
-        rendering.error(str(error))
-        if self.verbose:
-            import traceback
-
-            traceback.print_exception(error)
-        usage = isinstance(error, RequestError) and not isinstance(error, UnknownSymbolError)
-        raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILED) from None
-
-
 def _require_one(
-    output: _Output,
+    output: Output,
     *,
     symbols: list[str] | None,
     top: int | None,
@@ -339,18 +259,13 @@ def _require_one(
         output.usage("--inception and --start exclude each other")
 
 
-def _split(symbols: list[str] | None) -> list[str]:
-    """Read the symbols of all --symbols flags, each a list separated by commas."""
-    return [part for text in symbols or () for part in text.split(",") if part.strip()]
-
-
 def _pipeline(request: Any, home: Any, on_event: Any) -> FetchResult:
     from backtester.data.fetching.pipeline import run
 
     return run(request, home, on_event)
 
 
-def _run(output: _Output, work: Callable[[Any], FetchResult]) -> None:
+def _run(output: Output, work: Callable[[Any], FetchResult]) -> None:
     """Run a fetch under a progress display, print its account, and exit by how it went."""
     with rendering.progress(shown=not (output.quiet or output.as_json)) as on_event:
         result = work(on_event)
@@ -361,29 +276,10 @@ def _run(output: _Output, work: Callable[[Any], FetchResult]) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print_summary(output: _Output, data_dir: Path | None) -> None:
+def _print_summary(output: Output, data_dir: Path | None) -> None:
     from backtester.data.storage.data_storage import DataStorage
 
     output.show(DataStorage(data_dir).get_storage_summary(), rendering.print_summary)
-
-
-def _settings(config: Path | None, exchange: str) -> dict[str, Any] | None:
-    """Read the ccxt settings of one exchange from the config file."""
-    if config is None:
-        return None
-    import tomllib
-
-    try:
-        parsed = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"cannot read the config file {config}: {error}") from error
-    table = parsed.get(exchange)
-    if table is None:
-        tables = ", ".join(f"[{name}]" for name in parsed) or "nothing"
-        raise OptionError(f"{config} has no table [{exchange}]; it has {tables}")
-    if not isinstance(table, dict):
-        raise OptionError(f"{config}: [{exchange}] must be a table of ccxt settings")
-    return table
 
 
 def _faults(texts: list[str]) -> Any:

@@ -1,0 +1,153 @@
+"""What the commands share: flags, how they speak, how they end.
+
+Data goes to stdout, progress and logs to stderr. Exit 0: all done; 1: something
+failed; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from backtester.data import rendering
+from backtester.data.errors import (
+    DataError,
+    FetchWarning,
+    OptionError,
+    RequestError,
+    UnknownSymbolError,
+)
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_USAGE",
+    "AsJson",
+    "ConfigFile",
+    "DataDir",
+    "ExchangeId",
+    "MarketTypeName",
+    "Output",
+    "Quiet",
+    "SymbolList",
+    "Timeframe",
+    "Verbose",
+    "settings_of",
+    "split",
+]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+# ------------------------------------------------------------------ flags used by several commands
+
+Timeframe = Annotated[
+    str, typer.Option("--timeframe", "-t", help="Length of a candle: 1m, 5m, 1h, 4h, 1d, 1w, 1M.")
+]
+ExchangeId = Annotated[
+    str, typer.Option("--exchange", "-e", help="Exchange id of ccxt, or 'sandbox'.")
+]
+MarketTypeName = Annotated[
+    str, typer.Option("--market-type", "--market", "-m", help="spot, swap or future.")
+]
+SymbolList = Annotated[
+    list[str] | None, typer.Option("--symbols", "-s", help="Symbols, separated by commas.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where datasets are kept.", show_default=False)
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML file with a table of ccxt settings per exchange id (proxies, hosts, keys).",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Detailed logs, and tracebacks.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One line, and errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The account as JSON, for machines.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How a command speaks: to people or machines, much or little."""
+
+    as_json: bool = False
+    verbose: bool = False
+    quiet: bool = False
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn errors into one line and an exit code; a traceback only when verbose."""
+        if self.verbose and self.quiet:
+            self.usage("--verbose and --quiet exclude each other")
+        rendering.set_up_logging(verbose=self.verbose, quiet=self.quiet)
+        with warnings.catch_warnings():
+            # The same sentences are logged, and logs are what a command shows.
+            warnings.simplefilter("ignore", FetchWarning)
+            try:
+                yield
+            except DataError as error:
+                self._report(error)
+            except OSError as error:  # a port in use, a full pipe: nothing of ours
+                rendering.error(f"{type(error).__name__}: {error}")
+                raise typer.Exit(EXIT_FAILED) from None
+            except KeyboardInterrupt:
+                rendering.error("interrupted; what was fetched so far is stored")
+                raise typer.Exit(130) from None
+
+    def usage(self, message: str) -> None:
+        """End with a usage error."""
+        rendering.error(message)
+        raise typer.Exit(EXIT_USAGE)
+
+    def show(self, account: Mapping[str, Any], render: Callable[[Mapping[str, Any]], None]) -> None:
+        """Print an account: as JSON, or for people."""
+        if self.as_json:
+            typer.echo(json.dumps(account))
+        else:
+            render(account)
+
+    def _report(self, error: DataError) -> None:
+        if self.as_json:
+            described = {"error": type(error).__name__, "message": str(error)}
+            account = getattr(error, "account", {"failures": {}})
+            typer.echo(json.dumps({"error": described, **account}))
+        rendering.error(str(error))
+        if self.verbose:
+            import traceback
+
+            traceback.print_exception(error)
+        usage = isinstance(error, RequestError) and not isinstance(error, UnknownSymbolError)
+        raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILED) from None
+
+
+def split(symbols: list[str] | None) -> list[str]:
+    """Read the symbols of all --symbols flags, each a list separated by commas."""
+    return [part for text in symbols or () for part in text.split(",") if part.strip()]
+
+
+def settings_of(config: Path | None, exchange: str) -> dict[str, Any] | None:
+    """Read the ccxt settings of one exchange from the config file."""
+    if config is None:
+        return None
+    import tomllib
+
+    try:
+        parsed = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"cannot read the config file {config}: {error}") from error
+    table = parsed.get(exchange)
+    if table is None:
+        tables = ", ".join(f"[{name}]" for name in parsed) or "nothing"
+        raise OptionError(f"{config} has no table [{exchange}]; it has {tables}")
+    if not isinstance(table, dict):
+        raise OptionError(f"{config}: [{exchange}] must be a table of ccxt settings")
+    return table
