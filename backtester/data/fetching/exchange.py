@@ -35,6 +35,7 @@ from backtester.data.fetching.archives.plan import archive_url
 from backtester.data.fetching.budget import Budget, Ledger, Limit, Ticket, default_ledger_path
 from backtester.data.fetching.capabilities import Capability, capability_of, stated_limits
 from backtester.data.fetching.faults import HttpAnswer, translate
+from backtester.data.fetching.klines import KlinesPage
 from backtester.data.fetching.paging import Ask
 from backtester.data.model import Market, MarketType, Timeframe
 from backtester.data.settings import sandbox_url, venue
@@ -443,6 +444,13 @@ class _Shared:
             request_body,
         )
 
+    def on_json_response(self, response_body: str) -> Any:
+        if self.exchange.capability.raw_method is not None:
+            page = KlinesPage.of(response_body)
+            if page is not None:
+                return page
+        return super().on_json_response(response_body)  # type: ignore[misc]  # ccxt's
+
     async def fetch(
         self, url: str, method: str = "GET", headers: Any = None, body: Any = None
     ) -> Any:
@@ -551,15 +559,18 @@ def _used_weight(answer: HttpAnswer, capability: Capability) -> int | None:
 
 def _columns(rows: Any, volume_column: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read rows of [open time, open, high, low, close, volume, …]: numbers or decimal text."""
+    wanted = (1, 2, 3, 4, volume_column)
     if not isinstance(rows, list):
         raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")
-    if not rows:
-        return np.empty(0, np.int64), np.empty((0, 5), np.float64)
     try:
+        if isinstance(rows, KlinesPage):
+            return rows.open_times(), rows.columns(wanted)
+        if not rows:
+            return np.empty(0, np.int64), np.empty((0, 5), np.float64)
         columns = list(zip(*rows, strict=True))
         times = np.array(columns[0], dtype=np.int64)
         values = np.empty((len(rows), 5), np.float64)
-        for at, column in enumerate((1, 2, 3, 4, volume_column)):
+        for at, column in enumerate(wanted):
             values[:, at] = np.fromiter(map(float, columns[column]), np.float64, len(rows))
     except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise BadResponseError(f"rows that are not candles: {error}") from error
