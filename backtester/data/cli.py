@@ -267,13 +267,29 @@ def _pipeline(request: Any, home: Any, on_event: Any) -> FetchResult:
 
 def _run(output: Output, work: Callable[[Any], FetchResult]) -> None:
     """Run a fetch under a progress display, print its account, and exit by how it went."""
-    with rendering.progress(shown=not (output.quiet or output.as_json)) as on_event:
-        result = work(on_event)
+    came: dict[str, int] = {}
+    try:
+        with rendering.progress(shown=not (output.quiet or output.as_json)) as on_event:
+            result = work(_counting(came, on_event))
+    except KeyboardInterrupt:
+        output.interrupted(came)
     output.show(
         result.account(), rendering.print_total if output.quiet else rendering.print_account
     )
     if not result.complete:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _counting(came: dict[str, int], on_event: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Follow the events of a fetch: how many candles of which symbol have come."""
+    from backtester.data.events import PageFetched
+
+    def count(event: Any) -> None:
+        if isinstance(event, PageFetched):
+            came[event.symbol] = came.get(event.symbol, 0) + event.candles
+        on_event(event)
+
+    return count
 
 
 def _print_summary(output: Output, data_dir: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -303,12 +304,12 @@ def test_an_interrupt_ends_any_wait(world: World, why: str) -> None:
 
 
 def test_an_interrupted_command_says_so_and_exits_130(world: World) -> None:
-    """The command tells that what came is stored, and exits as shells expect."""
+    """The command tells what has come and is stored, and exits as shells expect."""
     world.server.latency_s = 0.1
     code = (
         "import sys\nfrom backtester.data.cli import main\n"
         f"sys.argv[1:] = ['fetch', '-s', '{BTC},{ETH}', '-e', 'sandbox', '-t', '1m',"
-        f" '--start', '{START}', '--end', '{END}']\nmain()"
+        f" '--start', '{START}', '--end', '{END}', '--json']\nmain()"
     )
     process = processes.start(world, code)
     while len(world.server.requests) < 35 and process.poll() is None:
@@ -318,5 +319,10 @@ def test_an_interrupted_command_says_so_and_exits_130(world: World) -> None:
     assert process.returncode == 130, err
     assert "interrupted" in err
     assert "Traceback" not in err
-    assert out == ""
     assert_sound(world)
+    told = json.loads(out)
+    assert told["interrupted"] is True
+    kept = {symbol: len(world.stored(symbol, "1m").candles) for symbol in told["symbols"]}
+    assert {symbol: one["candles"] for symbol, one in told["symbols"].items()} == kept
+    assert sum(kept.values()) > 0
+    assert f"{sum(kept.values()):,} candles" in err

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -411,6 +412,72 @@ def test_of_several_pauses_the_latest_end_holds(budget: Budget, clock: Time) -> 
     budget.pause(1, "shortest")
 
     assert waited_s(clock, budget) == about(40)
+
+
+def at_once(ledger: Ledger, clock: Time) -> int:
+    """Count the requests that a budget lets go at the same moment; all are over afterwards."""
+
+    class Enough(Exception):  # noqa: N818 - the end of the count
+        pass
+
+    async def no_sleep(_seconds: float) -> None:
+        raise Enough
+
+    patient = make_budget(ledger, clock, Limit(1000, 60), sleep=no_sleep)
+    tickets: list[module.Ticket] = []
+
+    async def count() -> None:
+        while len(tickets) < 100:
+            tickets.append(await patient.acquire(1))
+
+    with suppress(Enough):
+        asyncio.run(count())
+    for ticket in tickets:
+        ticket.done()
+    return len(tickets)
+
+
+def test_after_a_pause_requests_go_one_at_a_time_and_then_more(ledger: Ledger, clock: Time) -> None:
+    """Who was refused sends one and waits for its answer; each quiet window doubles that."""
+    budget = make_budget(ledger, clock, Limit(1000, 60))
+    assert at_once(ledger, clock) == 100
+    budget.pause(30, "429")
+    assert at_once(ledger, clock) == 0
+    clock.now_s += 30.5
+    for most in (1, 1, 2, 4, 8, 16, 100):
+        assert at_once(ledger, clock) == most
+        clock.now_s += 30 if most == 1 else 60
+    budget.pause(30, "429")
+    clock.now_s += 91
+    assert at_once(ledger, clock) == 2
+    budget.pause(1, "429")  # refused once more: all over again
+    clock.now_s += 2
+    assert at_once(ledger, clock) == 1
+
+
+def test_with_care_the_others_come_first(ledger: Ledger, clock: Time) -> None:
+    """While one may go at a time, a newcomer does not overtake a process that waits."""
+    budget = make_budget(ledger, clock, Limit(1000, 60))
+    budget.pause(1, "429")
+    clock.now_s += 1.5
+    first = acquire(budget)
+    waiting = make_budget(ledger, clock, Limit(1000, 60))
+
+    async def wait_for_it() -> None:
+        gone: list[str] = []
+
+        async def go(name: str, one: Budget) -> None:
+            (await one.acquire(1)).done()
+            gone.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(go("waited", waiting))
+            await asyncio.sleep(0)
+            first.done()
+            group.create_task(go("newcomer", budget))
+        assert gone == ["waited", "newcomer"]
+
+    asyncio.run(wait_for_it())
 
 
 def test_a_ban_refuses_at_once(budget: Budget, clock: Time) -> None:

@@ -166,6 +166,35 @@ def test_what_is_not_ccxts_own(
     assert type(translate(error, HttpAnswer(status), "binance")) is expected
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "ExchangeError",
+            'bybit {"retCode":10016,"retMsg":"System error. Please try again later."}',
+        ),
+        ("BadRequest", 'kucoin {"code":"408000","msg":"Network timeout, please try again later"}'),
+        ("ExchangeError", 'mexc {"success":false,"code":500,"message":"Internal error!"}'),
+        ("ExchangeError", 'bitget {"code":"40015","msg":"System is abnormal, please try again"}'),
+        ("ExchangeError", "kraken EService: Throttled: 1700000030"),
+    ],
+)
+def test_an_exchange_that_says_come_again_is_asked_again(name: str, words: str) -> None:
+    """Failures of their own that ccxt takes for final ones are retried; so is no wrong symbol."""
+    error = translate(getattr(theirs, name)(words), HttpAnswer(200, {}), "x")
+    assert type(error) is ExchangeUnavailableError
+    assert type(translate(theirs.BadSymbol(words), HttpAnswer(200, {}), "x")) is UnknownSymbolError
+
+
+def test_krakens_lockout_is_a_ban_of_a_quarter_of_an_hour() -> None:
+    """It comes with status 200 and as the class of a mere pause."""
+    error = translate(
+        theirs.DDoSProtection("kraken EGeneral:Temporary lockout"), HttpAnswer(200), "x"
+    )
+    assert type(error) is BannedError
+    assert error.until_ms == int((NOW_S + 900) * 1000)
+
+
 def test_our_own_errors_pass_through() -> None:
     """What is translated already stays as it is, whatever the status."""
     error = ours.CandleError("x")

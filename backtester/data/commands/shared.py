@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -100,8 +100,23 @@ class Output:
                 rendering.error(f"{type(error).__name__}: {error}")
                 raise typer.Exit(EXIT_FAILED) from None
             except KeyboardInterrupt:
-                rendering.error("interrupted; what was fetched so far is stored")
+                rendering.error("interrupted")
                 raise typer.Exit(130) from None
+
+    def interrupted(self, came: Mapping[str, int]) -> NoReturn:
+        """End after Ctrl-C, saying what was done: what has come is stored.
+
+        Parameters
+        ----------
+        came : mapping of str to int
+            How many candles, by symbol.
+        """
+        if self.as_json:
+            symbols = {name: {"candles": count} for name, count in came.items()}
+            typer.echo(json.dumps({"interrupted": True, "symbols": symbols}))
+        what = f"{sum(came.values()):,} candles of {len(came)} symbols" if came else "nothing yet"
+        rendering.error(f"interrupted; fetched and stored: {what}")
+        raise typer.Exit(130) from None
 
     def usage(self, message: str) -> None:
         """End with a usage error."""

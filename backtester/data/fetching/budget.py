@@ -40,6 +40,7 @@ _KEEP_S = 300.0  # no charge is forgotten earlier: other budgets of the key may 
 _NAP_S = 1.0  # the longest sleep, so that a ban by another process is soon noticed
 _LATE_S = 1.0  # after which the queue closes up without a waiter: it may be dead
 _TURN_S = 0.005  # what a waiter is given to take its turn
+_CAREFUL_WINDOWS = 5  # after a refusal: 1, 2, 4, 8, 16 requests at once, and then as many as fit
 _JITTER_S = 0.002  # so that processes do not all wake in the same instant
 _BUSY_S = 0.005  # how long another process's transaction may hold up the event loop
 _BUSY_TRIES = 1000  # in a row, some ten seconds: the ledger's holder is stopped or stuck
@@ -85,7 +86,7 @@ CREATE TABLE IF NOT EXISTS waiter (
 );
 CREATE TABLE IF NOT EXISTS hold (
     key TEXT NOT NULL,
-    kind TEXT NOT NULL,        -- 'ban' or 'pause'
+    kind TEXT NOT NULL,        -- 'ban', 'care' or 'pause'
     set_at REAL NOT NULL,
     until REAL NOT NULL,
     reason TEXT NOT NULL,
@@ -263,9 +264,11 @@ _FORGET_CHARGES = "DELETE FROM charge WHERE key = ? AND over_at <= ?"
 _FORGET_WAITERS = "DELETE FROM waiter WHERE key = ? AND NOT back_by BETWEEN ? AND ?"
 _MEND_CHARGES = "UPDATE charge SET over_at = :last WHERE key = :key AND over_at > :last"
 _MEND_PAUSE = """UPDATE hold SET until = until - set_at + :now, set_at = :now
-    WHERE key = :key AND kind = 'pause' AND set_at > :now"""
+    WHERE key = :key AND kind <> 'ban' AND set_at > :now"""
 _HELD = "SELECT kind, until, reason FROM hold WHERE key = ? AND until > ? ORDER BY kind"
 _AHEAD = "SELECT total(weight) FROM waiter WHERE key = ? AND place < ?"
+_BEFORE = """SELECT (SELECT count(*) FROM waiter WHERE key = :key AND place < :place)
+    + (SELECT count(*) FROM charge WHERE key = :key AND running AND over_at > :now)"""
 _CHARGED = "SELECT total(weight) FROM charge WHERE key = ? AND over_at > ?"
 _CHARGES = """SELECT CASE WHEN running THEN min(over_at, ?) ELSE over_at END AS earliest, weight
     FROM charge WHERE key = ? AND over_at > ? ORDER BY earliest"""
@@ -367,6 +370,7 @@ class Budget:
         self._sleep = sleep
         self._on_wait = on_wait
         self._slot_s = min(limit.window_s for limit in limits) / _SLOTS
+        self._window_s = max(limit.window_s for limit in limits)
         self._tidied_at = -math.inf
         self._turns: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
 
@@ -423,8 +427,14 @@ class Budget:
         self.ledger.post(lambda db: self._charge_unknown(db, now, used))
 
     def pause(self, seconds: float, reason: str) -> None:
-        """Let every request of every process wait; of several pauses the latest end holds."""
-        self._hold("pause", self._clock() + seconds, reason)
+        """Let every request of every process wait; of several pauses the latest end holds.
+
+        After it they go one at a time, and twice as many with each window that passes without
+        another pause: whoever was refused once must not be so with all that is under way.
+        """
+        until = self._clock() + seconds
+        self._hold("pause", until, reason)
+        self._hold("care", until + _CAREFUL_WINDOWS * self._window_s, reason)
 
     def ban(self, until_ms: int, reason: str) -> None:
         """Refuse every request of every process until `until_ms`, UTC epoch milliseconds."""
@@ -465,7 +475,10 @@ class Budget:
         for kind, until, reason in db.execute(_HELD, (self.key, now)):  # a ban comes first
             if kind == "ban":
                 return self._banned(until, reason)
-            wait = until - now, reason
+            if kind == "pause":
+                wait = until - now, reason
+            elif not self._few_enough(db, now, until, place):
+                wait = _TURN_S, "requests go few at a time since one was refused"
         wait = wait or self._wait_for_room(db, now, weight, place)
         if wait:
             seconds, reason = wait
@@ -489,6 +502,15 @@ class Budget:
         last = now + max(self.max_request_s, self._slot_s)
         db.execute(_MEND_CHARGES, {"key": self.key, "last": last})
         db.execute(_MEND_PAUSE, {"key": self.key, "now": now})  # a ban's end is the exchange's time
+
+    def _few_enough(
+        self, db: sqlite3.Connection, now: float, careful_until: float, place: int | None
+    ) -> bool:
+        """Tell whether one more request may be under way while the key is handled with care."""
+        passed = _CAREFUL_WINDOWS - math.ceil((careful_until - now) / self._window_s)
+        asked = {"key": self.key, "place": math.inf if place is None else place, "now": now}
+        ((before,),) = db.execute(_BEFORE, asked)
+        return bool(before < 2 ** max(passed, 0))
 
     def _wait_for_room(
         self, db: sqlite3.Connection, now: float, weight: int, place: int | None

@@ -23,6 +23,7 @@ from backtester.data.errors import (
     BadResponseError,
     BannedError,
     CandleError,
+    DataError,
     ExchangeUnavailableError,
     NotServedError,
     OptionError,
@@ -346,18 +347,13 @@ class Exchange:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what ccxt raises into our errors, and tell the budget what it means for all."""
+        """Turn what ccxt raises into our errors."""
         try:
             yield
         except Exception as error:
-            answer = getattr(error, "http_answer", _NO_ANSWER)
-            ours = translate(error, answer, self.id)
+            ours = getattr(error, "ours", None) or translate(error, _NO_ANSWER, self.id)
             if ours is error:  # the budget's own refusal, or a page of ours that was no page
                 raise
-            if isinstance(ours, BannedError):
-                self.budget.ban(ours.until_ms, str(ours))
-            elif isinstance(ours, RateLimitedError):
-                self.budget.pause(ours.retry_after_s, "the exchange asked for a pause")
             raise ours from error
 
     def _require_support(self) -> None:
@@ -395,6 +391,15 @@ class Exchange:
         """Wait for the budget; called by ccxt before each request."""
         weight = _page_weight.get() or self._weight(1.0 if cost is None else cost)
         _ticket.set(await self.budget.acquire(weight))
+
+    def _judged(self, error: Exception, answer: HttpAnswer) -> DataError:
+        """Give our error for a request that failed, and tell the budget what it means for all."""
+        ours = translate(error, answer, self.id)
+        if isinstance(ours, BannedError):
+            self.budget.ban(ours.until_ms, str(ours))
+        elif isinstance(ours, RateLimitedError):
+            self.budget.pause(ours.retry_after_s, "the exchange asked for a pause")
+        return ours
 
     def _sent(self, answer: HttpAnswer) -> None:
         """Tell the budget that a request is over, and what the exchange counts."""
@@ -458,7 +463,8 @@ class _Shared:
         try:
             result = await super().fetch(url, method, headers, body)  # type: ignore[misc]
         except Exception as error:
-            error.http_answer = _answer.get()  # type: ignore[attr-defined]
+            # Before the ticket is given back, or others would go on what it frees.
+            error.ours = self.exchange._judged(error, _answer.get())  # type: ignore[attr-defined]
             raise
         finally:
             self.exchange._sent(_answer.get())

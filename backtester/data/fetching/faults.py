@@ -12,6 +12,7 @@ what its Binance class raised against a local server for each fault.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,15 @@ _BANNED = 418
 _TOO_FREQUENT = "too frequent"
 """How Bybit words its ban of ten minutes, with a 403; without that it is its front server that
 refuses a region. https://bybit-exchange.github.io/docs/v5/rate-limit"""
+_LOCKED_OUT, _LOCKED_OUT_S = "temporary lockout", 900.0
+"""How Kraken words a ban, with a 200, and how long it lasts.
+https://support.kraken.com/hc/articles/209234858"""
+_COME_AGAIN = re.compile(
+    r"try again|internal (server )?error|system (error|busy)|timeout|throttled", re.IGNORECASE
+)
+"""How exchanges word failures of their own that ccxt has as `ExchangeError` or `BadRequest`:
+Bybit's 10016, KuCoin's 408000, MEXC's 500 and 513, Bitget's 40015, Kraken's EService:Throttled."""
+_COARSE = {"ExchangeError", "BadRequest"}
 _RESET_MS = "gw-ratelimit-reset"
 """KuCoin's word for it, in milliseconds. https://www.kucoin.com/docs-new/rate-limit"""
 
@@ -94,8 +104,10 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
         return error
     facts = {"exchange": exchange, "status": answer.status, "ccxt_error": type(error).__name__}
     said = _said(error)
-    if answer.status == _BANNED or (answer.status == 403 and _TOO_FREQUENT in said):
-        wait = _told(answer, DEFAULT_BAN_S)
+    locked_out = _LOCKED_OUT in said.lower()
+    frequent = answer.status == 403 and _TOO_FREQUENT in said
+    if answer.status == _BANNED or frequent or locked_out:
+        wait = _told(answer, _LOCKED_OUT_S if locked_out else DEFAULT_BAN_S)
         until = int((time.time() + wait) * 1000)
         return BannedError(
             f"{exchange} has banned this address until {format_ms(until)}; nothing is asked "
@@ -130,7 +142,8 @@ def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
         return ExchangeUnavailableError
     for name in ancestry:
         if name in _BY_CLASS:
-            return _BY_CLASS[name]
+            passes = ancestry[0] in _COARSE and _COME_AGAIN.search(str(error))
+            return ExchangeUnavailableError if passes else _BY_CLASS[name]
     if isinstance(error, (TypeError, ValueError, LookupError, AttributeError)):
         return BadResponseError  # ccxt's parsers stumble like this over what is not an answer
     return PermanentFetchError

@@ -8,6 +8,7 @@ symbol's failure from touching the others.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_attempt,
     wait_random_exponential,
 )
 
 from backtester.data.candles import Answer, Candles
 from backtester.data.errors import (
+    AccessDeniedError,
     BannedError,
     DataError,
     ExchangeUnavailableError,
@@ -60,6 +61,10 @@ IN_FLIGHT = 24
 """Requests under way at once: enough for any budget at 200 ms, few enough to hold in memory."""
 ATTEMPTS = 6
 """Tries of one window: with the waits between them about half a minute of trouble."""
+DEADLINE_S = 300.0
+"""From its first failure on, how long something is tried again: a failure whose wait would end
+later is final. The budget's own waits before that count for nothing."""
+_LONGEST_WAIT_S = 15.0
 _BYTES_PER_CANDLE = 48
 _PAGES_WORTH_A_PROBE = 4
 """From so many pages on, asking for the inception first costs less than it may save."""
@@ -316,17 +321,18 @@ class Fetcher:
         """Do something, again after a failure that may pass.
 
         The first symbol whose tries are used up while nothing at all came from
-        the exchange stops the others: they would only repeat its wait.
+        the exchange stops the others: they would only repeat its wait. So does
+        the first that is told that this address, region or key is not served.
         """
         if self._stop is not None:
             raise self._stop
         begun = time.monotonic()
         try:
             return await trying(work, symbol, self._on_event)
-        except BannedError as error:
+        except (BannedError, AccessDeniedError) as error:
             self._stop = error
             raise
-        except ExchangeUnavailableError as error:
+        except (ExchangeUnavailableError, RateLimitedError) as error:
             if self._last_success < begun:
                 self._stop = error
             raise
@@ -353,8 +359,18 @@ async def trying(
     Raises
     ------
     TransientFetchError
-        The last failure, after so many tries.
+        The last failure: after so many tries, or when the next would come more than
+        `DEADLINE_S` after the first failure.
     """
+    failed_at: float | None = None
+
+    def too_late(state: RetryCallState) -> bool:
+        nonlocal failed_at
+        now = time.monotonic()
+        failed_at = now if failed_at is None else failed_at
+        error = state.outcome.exception() if state.outcome else None
+        wait_s = max(state.upcoming_sleep, getattr(error, "retry_after_s", None) or 0.0)
+        return now + wait_s - failed_at > DEADLINE_S
 
     def report(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -363,8 +379,9 @@ async def trying(
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(TransientFetchError),
-        stop=stop_after_attempt(attempts),
+        stop=lambda state: state.attempt_number >= attempts or too_late(state),
         wait=_wait,
+        sleep=_sleep,
         before_sleep=report,
         reraise=True,
     )
@@ -375,14 +392,21 @@ async def trying(
     return await retrying(attempt)
 
 
-_backoff = wait_random_exponential(multiplier=0.5, max=15)
+_sleep = asyncio.sleep
+_backoff = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S)
 
 
 def _wait(state: RetryCallState) -> float:
-    """Wait longer after each try; after a 429 not at all: the budget holds everyone back."""
+    """Wait longer after each try, and by chance, so that not all come back at once.
+
+    After a 429 not at all, since the budget holds everyone back; and long at once where the
+    exchange says that it is being worked on.
+    """
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, RateLimitedError):
         return 0.0
+    if getattr(error, "ccxt_error", None) == "OnMaintenance":
+        return _LONGEST_WAIT_S * random.uniform(0.5, 1.0)
     return 0.2 + float(_backoff(state))
 
 
