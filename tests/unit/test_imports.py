@@ -136,8 +136,10 @@ def importers_of(*names: str) -> set[str]:
 
 
 def test_one_module_knows_ccxt() -> None:
-    """An exchange is met through one module only."""
-    assert importers_of("ccxt") == {"data/fetching/exchange.py"}
+    """An exchange is met through one module only, with another that imports no more than it."""
+    assert importers_of("ccxt") == {"data/fetching/lazy_ccxt.py"}
+    users = [path for path in PACKAGE.rglob("*.py") if "import exchange_class" in path.read_text()]
+    assert [path.name for path in users] == ["exchange.py"]
 
 
 def test_one_package_knows_vectorbt() -> None:

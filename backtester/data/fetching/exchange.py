@@ -1,4 +1,4 @@
-"""One exchange through ccxt: the only module that imports it.
+"""One exchange through ccxt: the only module that uses it.
 
 ccxt builds, signs and sends the requests and reads the answers, so that every
 setting of `exchange_config` (proxies, hosts, keys, `verify`, timeouts) holds on
@@ -477,16 +477,17 @@ class _Shared:
 
 
 def _client_class(exchange_id: str) -> Any:
-    import ccxt.async_support as ccxt
+    from backtester.data.fetching.lazy_ccxt import exchange_class, exchange_ids
 
     name = "binance" if exchange_id == "sandbox" else exchange_id
-    if name not in ccxt.exchanges:
-        near = difflib.get_close_matches(exchange_id, [*ccxt.exchanges, "sandbox"], n=3)
+    base = exchange_class(name)
+    if base is None:
+        near = difflib.get_close_matches(exchange_id, [*exchange_ids(), "sandbox"], n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise UnknownExchangeError(
             f"unknown exchange {exchange_id!r}{hint}", value=exchange_id, suggestions=near
         )
-    return type(f"Shared_{name}", (_Shared, getattr(ccxt, name)), {})
+    return type(f"Shared_{name}", (_Shared, base), {})
 
 
 def _connected(client_class: Any, settings: dict[str, Any]) -> Any:
