@@ -15,6 +15,7 @@ import pytest
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey
 from backtester.data.storage import files, pickle_file
+from backtester.data.storage.memo import Memo
 from backtester.data.storage.pickle_file import PickleStore
 from backtester.data.storage.store import Dataset
 from tests.contract import pickle_bytes
@@ -34,7 +35,7 @@ MORE = answer("XRP/USDT", 5, 2, asked_ms=9)
 @pytest.fixture(autouse=True)
 def _no_memo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read every file anew: these tests change files in place, faster than clocks tick."""
-    monkeypatch.setattr(pickle_file, "_memo", pickle_file._Memo(0))
+    monkeypatch.setattr(pickle_file, "_memo", Memo(0))
     monkeypatch.setattr(pickle_file, "_sound", {})
 
 

@@ -246,22 +246,6 @@ def test_what_changes_while_it_is_read_is_not_remembered(
     assert contents(store.read(KEY)) == contents(Dataset(KEY))
 
 
-def test_the_memo_is_bounded() -> None:
-    """Beyond its size the least recently used datasets go; one too large is not kept at all."""
-    table = applied(answer(count=10))  # 480 bytes
-    memo = pickle_file._Memo(1000)
-    state = ((1, 1, 1), None)
-    paths = [Path(name) for name in "abc"]
-    for path in paths[:2]:
-        memo.put(path, state, table)
-    assert memo.get(paths[0], state) is table
-    memo.put(paths[2], state, table)
-    assert [memo.get(path, state) is table for path in paths] == [True, False, True]
-    memo.put(paths[0], state, applied(answer(count=100)))
-    assert memo.get(paths[0], state) is None
-    assert memo.get(paths[2], ((1, 1, 2), None)) is None
-
-
 # ------------------------------------------------------------------------ summaries
 
 

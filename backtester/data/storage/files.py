@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -23,12 +24,16 @@ __all__ = [
     "replace",
     "set_aside",
     "signature",
+    "sync_directory",
     "writing",
 ]
 
 _log = logging.getLogger(__name__)
 
 Signature = tuple[int, int, int]
+
+_held = threading.local()
+"""The locks that a thread holds."""
 
 
 def signature(path: Path) -> Signature | None:
@@ -49,15 +54,23 @@ def signature(path: Path) -> Signature | None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock that writers of `path` share, waiting for it as long as it takes.
 
-    The lock is the kernel's, so a killed holder frees it.
+    The lock is the kernel's, so a killed holder frees it. A thread that holds it may take it
+    once more. `path` need not be a file: writers of one dataset share the lock of its stem,
+    whichever form it has or is given meanwhile.
     """
+    held: set[Path] = _held.__dict__.setdefault("paths", set())
+    if path in held:
+        yield
+        return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
         lock.acquire()
+    held.add(path)
     try:
         yield
     finally:
+        held.remove(path)
         lock.release()
 
 
@@ -87,7 +100,7 @@ def replace(path: Path, parts: Sequence[bytes]) -> None:
             with suppress(OSError):
                 draft.unlink()
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -103,7 +116,7 @@ def append(path: Path, data: bytes) -> None:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
                 if created:
-                    _sync_directory(path.parent)
+                    sync_directory(path.parent)
             except OSError:
                 with suppress(OSError):
                     os.ftruncate(file.fileno(), before)
@@ -151,7 +164,8 @@ def remove_leftovers(path: Path) -> None:
             leftover.unlink()
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
+    """Make a folder's names survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,19 +18,18 @@ from __future__ import annotations
 import struct
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import orjson
 
-from backtester.data.candles import Answer, Series
+from backtester.data.candles import Answer
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files, journal, plain
+from backtester.data.storage.memo import Memo
 from backtester.data.storage.store import (
     Dataset,
     DatasetSummary,
@@ -106,7 +105,7 @@ class PickleStore:
             dataset = self._read_files(key, salvage=salvage)
             # Written to meanwhile, it may not be what this state stands for.
             if not salvage and state == self._state(key):
-                _memo.put(path, state, dataset)
+                _memo.put(path, state, dataset, _bytes_of(dataset))
         return dataset.select(symbols).showing(within)
 
     def held(
@@ -119,25 +118,25 @@ class PickleStore:
         if not answers:
             return
         path = self.journal_path(key)
-        with files.locked(self.path(key)):
+        with files.locked(self.folder / key.stem):
             journal.extend(path, key, answers, self._sound_journal_bytes(key))
             _sound[path] = _require(files.signature(path))
 
     def fold(self, key: DatasetKey) -> None:
         if files.signature(self.journal_path(key)) is None:
             return
-        with files.locked(self.path(key)):
+        with files.locked(self.folder / key.stem):
             self._rewrite(key)
 
     def annotate(self, key: DatasetKey, metadata: Mapping[str, Any]) -> None:
-        with files.locked(self.path(key)):
+        with files.locked(self.folder / key.stem):
             self._rewrite(key, metadata=metadata)
 
     def delete(self, key: DatasetKey, symbols: Sequence[str] | None = None) -> None:
         path = self.path(key)
         if files.signature(path) is None and files.signature(self.journal_path(key)) is None:
             return
-        with files.locked(path):
+        with files.locked(self.folder / key.stem):
             if symbols is not None:
                 self._rewrite(key, without=symbols)
                 if self._read_files(key, salvage=False).series:
@@ -240,7 +239,7 @@ class PickleStore:
         files.replace(path, parts)
         with files.writing(journal_path):
             journal_path.unlink(missing_ok=True)
-        _memo.put(path, self._state(key), dataset)
+        _memo.put(path, self._state(key), dataset, _bytes_of(dataset))
 
     def _read_for_rewrite(self, key: DatasetKey) -> tuple[journal.Journal, _Base]:
         """Read what is sound of both files.
@@ -432,36 +431,12 @@ def _require(signature: files.Signature | None) -> files.Signature:
 _State = tuple[files.Signature | None, files.Signature | None]
 
 
-class _Memo:
-    """Decoded datasets by file identity, the least recently used dropped beyond a size."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._entries: OrderedDict[Path, tuple[_State, Dataset, int]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, path: Path, state: _State) -> Dataset | None:
-        with self._lock:
-            entry = self._entries.get(path)
-            if entry is None or entry[0] != state:
-                return None
-            self._entries.move_to_end(path)
-            return entry[1]
-
-    def put(self, path: Path, state: _State, dataset: Dataset) -> None:
-        size = sum(_bytes_of(one) for one in dataset.series.values())
-        with self._lock:
-            self._entries.pop(path, None)
-            if size <= self._most_bytes:
-                self._entries[path] = (state, dataset, size)
-            while sum(entry[2] for entry in self._entries.values()) > self._most_bytes:
-                self._entries.popitem(last=False)
+def _bytes_of(dataset: Dataset) -> int:
+    tables = [one.candles for one in dataset.series.values()]
+    return sum(table.open_time.nbytes + table.values.nbytes for table in tables)
 
 
-def _bytes_of(series: Series) -> int:
-    return series.candles.open_time.nbytes + series.candles.values.nbytes
-
-
-_memo = _Memo(_MEMO_BYTES)
+_memo: Memo[Dataset] = Memo(_MEMO_BYTES)
+"""Whole datasets by path, of the version that the signatures of both files are."""
 _sound: dict[Path, files.Signature] = {}
 """Journals as this process left them: unchanged since, they need no scan before an append."""

@@ -1,0 +1,504 @@
+"""One dataset inside a transaction of its SQLite file; see `sqlite_file` for the format."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from backtester.data.candles import Answer, Candles, Revision, Series, merge
+from backtester.data.errors import CorruptDatasetError
+from backtester.data.model import DatasetKey, Interval, Timeframe
+from backtester.data.storage import codec, plain, records
+from backtester.data.storage.memo import Memo
+from backtester.data.storage.pickles import UnreadableError
+from backtester.data.storage.records import (
+    Record,
+    Segment,
+    appended,
+    cut,
+    disjoint,
+    firsts,
+    grown,
+    in_the_way,
+    joined,
+    period_of,
+)
+from backtester.data.storage.store import Dataset, SymbolSummary, merged_metadata
+
+__all__ = ["SqliteDataset", "corrupt", "create", "is_damage"]
+
+_APPLICATION = 0x56425443
+"""Tells `file` and us that a SQLite file is one of these: "VBTC"."""
+_FORMAT = 1
+_PAGE_BYTES = 16_384
+_SCHEMA = (
+    "CREATE TABLE dataset (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    "CREATE TABLE series (symbol TEXT PRIMARY KEY, position INTEGER NOT NULL, "
+    "loose INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX loose_series ON series (loose) WHERE loose",
+    "CREATE TABLE chunks (id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL)",
+    "CREATE TABLE revisions (symbol TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID",
+)
+_SEQUENCES = "CREATE TABLE sqlite_sequence(name,seq)"
+"""SQLite's own, for ids that are never used again."""
+_IDENTITY, _NOTES = 1, 2
+
+_TAIL_ROWS = 32
+"""A tail is merged into its chunk when it has this many rows, or up to twice as many: each
+symbol has a length of its own, so that not all are merged by the same commit."""
+_MEMO_BYTES = 256 << 20
+
+_memo: Memo[Series] = Memo(_MEMO_BYTES)
+"""Series as read, by file, symbol and interval; of the version that the record's bytes are."""
+
+
+class SqliteDataset:
+    """One dataset inside a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, key: DatasetKey, path: Path) -> None:
+        self._execute = connection.execute
+        self._key = key
+        self._path = path
+        identity = self._read_identity()
+        self._id: str = identity["id"]
+        self._count: int = identity["symbols"]
+        self._names: int = identity["names"]
+        self._position: int = identity["position"]
+
+    # ------------------------------------------------------------------ reading
+
+    def dataset(
+        self, symbols: Sequence[str] | None, within: Interval | None, *, salvage: bool
+    ) -> Dataset:
+        """Read a dataset or a part of it; see `Store.read`."""
+        series: dict[str, Series] = {}
+        for symbol, data in self._records(symbols, salvage=salvage):
+            known = _memo.get((self._id, symbol, within), data)
+            if known is None:
+                try:
+                    known = self._series(symbol, data, within, salvage=salvage)
+                except CorruptDatasetError:
+                    if salvage:
+                        continue
+                    raise
+                if not salvage:
+                    size = known.candles.open_time.nbytes + known.candles.values.nbytes
+                    _memo.put((self._id, symbol, within), data, known, size + len(data))
+            series[symbol] = known
+        return Dataset(self._key, series, self._read_notes(salvage=salvage))
+
+    def held(self, symbols: Sequence[str] | None, *, salvage: bool) -> dict[str, SymbolSummary]:
+        """Tell what is held; see `Store.held`."""
+        held = {}
+        for symbol, data in self._records(symbols, salvage=salvage):
+            try:
+                held[symbol] = records.read_summary(data, symbol)
+            except UnreadableError as error:
+                if not salvage:
+                    raise self._damaged(str(error), symbol) from error
+        return held
+
+    def _records(
+        self, symbols: Sequence[str] | None, *, salvage: bool
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the bytes of records, of those that there are."""
+        if symbols is None:
+            if not salvage:
+                self._check_names()
+            try:
+                yield from self._execute("SELECT symbol, record FROM series ORDER BY position")
+            except sqlite3.DatabaseError as error:
+                if not salvage or not is_damage(error):
+                    raise
+            return
+        for symbol in symbols:
+            data = self._record(symbol)
+            if data is not None:
+                yield symbol, data
+            elif not salvage:
+                self._check_names()  # it is not there; is it missing?
+
+    def _record(self, symbol: str) -> bytes | None:
+        row = self._one("SELECT record FROM series WHERE symbol = ?", symbol, symbol)
+        return None if row is None else row[0]
+
+    def _one(
+        self, query: str, value: object, symbol: str | None = None, span: Interval | None = None
+    ) -> Any:
+        """Ask for one row, None where there is none; damage met is told with where it is."""
+        try:
+            return self._execute(query, (value,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                raise self._damaged(str(error), symbol, span) from error
+            raise
+
+    def _check_names(self) -> None:
+        """Make sure that no symbol has gone missing or changed its name."""
+        found = [row[0] for row in self._execute("SELECT symbol FROM series NOT INDEXED")]
+        if len(found) != self._count or sum(map(_name_sum, found)) % 2**32 != self._names:
+            raise self._damaged(f"it should hold {self._count} symbols and holds others")
+
+    def _series(
+        self, symbol: str, data: bytes, within: Interval | None, *, salvage: bool
+    ) -> Series:
+        record = self._parsed(symbol, data)
+        coverage, tables = record.coverage, []
+        for segment in record.segments:
+            if within is not None and (segment.last < within.start or segment.first >= within.end):
+                continue
+            try:
+                tables.append(self._chunk(symbol, segment))
+            except CorruptDatasetError:
+                if not salvage:
+                    raise
+                # What it held is asked for again.
+                end = self._key.timeframe.next(segment.last)
+                coverage = coverage.remove(Interval(segment.first, end))
+        if record.tail:
+            tables.append(record.tail_candles())
+        candles, revisions = joined(tables), self._revisions(symbol, record, salvage=salvage)
+        series = Series(candles, coverage, revisions)
+        return series if within is None else series.showing(within)
+
+    def _parsed(self, symbol: str, data: bytes) -> Record:
+        try:
+            return records.read_record(data, symbol)
+        except UnreadableError as error:
+            raise self._damaged(str(error), symbol) from error
+
+    def _chunk(self, symbol: str, segment: Segment) -> Candles:
+        span = Interval(segment.first, segment.last + 1)
+        row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, span)
+        if row is None:
+            raise self._damaged("a chunk is missing", symbol, span)
+        try:
+            times, values = codec.decode(row[0], self._chunk_name(symbol))
+        except UnreadableError as error:
+            raise self._damaged(str(error), symbol, span) from error
+        if (len(times), times[0], times[-1]) != (segment.rows, segment.first, segment.last):
+            raise self._damaged("a chunk is not the one that belongs here", symbol, span)
+        return Candles(times, values)
+
+    def _revisions(
+        self, symbol: str, record: Record, *, salvage: bool = False
+    ) -> tuple[Revision, ...]:
+        if not record.revisions:
+            return ()
+        try:
+            row = self._one("SELECT data FROM revisions WHERE symbol = ?", symbol, symbol)
+            found = () if row is None else records.read_revisions(row[0], symbol)
+        except (CorruptDatasetError, UnreadableError) as error:
+            if salvage:
+                return ()
+            raise self._damaged(str(error), symbol) from error
+        if len(found) != record.revisions and not salvage:
+            raise self._damaged("some of its revisions are missing", symbol)
+        return found
+
+    def _read_identity(self) -> dict[str, Any]:
+        schema = [
+            row[0] for row in self._execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL")
+        ]
+        application = self._execute("PRAGMA application_id").fetchone()[0]
+        version = self._execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION:
+            raise self._damaged("it is a SQLite file of another program")
+        if version != _FORMAT:
+            raise self._damaged(f"its format is {version}; this version reads format {_FORMAT}")
+        # Anything more, such as a trigger, would be run by what we ask.
+        if sorted(schema) != sorted([*_SCHEMA, _SEQUENCES]):
+            raise self._damaged("its tables are not those of a dataset")
+        identity: dict[str, Any] = orjson.loads(self._part(_IDENTITY) or b"{}")
+        if identity.keys() != {"dataset", "id", "symbols", "names", "position"}:
+            raise self._damaged("it does not say whose candles it holds")
+        if identity["dataset"] != self._key.stem:
+            raise self._damaged(f"it holds {identity['dataset']}, not {self._key.stem}")
+        return identity
+
+    def _read_notes(self, *, salvage: bool = False) -> Mapping[str, Any]:
+        try:
+            data = self._part(_NOTES)
+            found = plain.parse(data, str(self._path))["metadata"] if data else {}
+        except CorruptDatasetError:
+            if salvage:
+                return {}
+            raise
+        return found
+
+    def _part(self, part: int) -> bytes | None:
+        """Read one part of what is said of the whole dataset."""
+        row = self._one("SELECT data FROM dataset WHERE id = ?", part)
+        if row is None:
+            return None
+        data = bytes(row[0])
+        if len(data) < 4 or zlib.crc32(data[4:], part) != int.from_bytes(data[:4], "little"):
+            raise self._damaged("what it says of itself fails its checksum")
+        return data[4:]
+
+    def _damaged(
+        self, reason: str, symbol: str | None = None, span: Interval | None = None
+    ) -> CorruptDatasetError:
+        return corrupt(self._path, reason, symbol, span)
+
+    def _chunk_name(self, symbol: str) -> bytes:
+        return f"{self._key.stem}\0{symbol}".encode()
+
+    # ------------------------------------------------------------------ writing
+
+    def merge(self, symbol: str, answers: Sequence[Answer]) -> None:
+        """Merge answers into a series; see `Series.with_answers`, which it equals."""
+        data = self._record(symbol)
+        record = Record() if data is None else self._parsed(symbol, data)
+        coverage = record.coverage.add(one.span for one in answers)
+        newer = appended(record, answers)
+        most = _most_tail_rows(symbol)
+        if newer is None or len(newer) > most:
+            changed = self._merged(symbol, record, answers)
+        else:
+            if record.tail_rows + len(newer) > most:
+                record = self._without_tail(symbol, record)
+            changed = replace(grown(record, newer), tail=record.tail + records.tail_of(newer))
+        self._write_record(symbol, replace(changed, coverage=coverage), new=data is None)
+
+    def _merged(self, symbol: str, record: Record, answers: Sequence[Answer]) -> Record:
+        """Merge answers into chunks, of which only those in the way are read and rewritten."""
+        pieces = disjoint([p for one in answers for p in cut(one.candles, self._timeframe)])
+        if pieces is not None and not in_the_way(record, pieces):
+            # The tail stays the newest only if nothing newer comes behind it.
+            if record.tail and int(pieces[-1].open_time[0]) > (record.last_ms or 0):
+                record = self._without_tail(symbol, record)
+            return self._with_pieces(symbol, record, pieces)
+        return self._rewritten(symbol, record, answers)
+
+    def _rewritten(self, symbol: str, record: Record, answers: Sequence[Answer]) -> Record:
+        times = np.concatenate([one.candles.open_time for one in answers])
+        periods = set(self._periods(times).tolist())
+        touched = [
+            segment
+            for segment, period in zip(
+                record.segments, self._periods(firsts(record.segments)).tolist(), strict=True
+            )
+            if period in periods
+        ]
+        tables = [self._chunk(symbol, segment) for segment in touched]
+        if record.tail:
+            tables.append(record.tail_candles())
+        stored = joined(tables)
+        merged, revised = merge(stored, record.coverage, answers)
+        if len(merged) == len(stored) and not revised:
+            return record
+        left = replace(
+            record,
+            segments=tuple(one for one in record.segments if one not in touched),
+            tail=b"",
+            candles=record.candles - len(stored),
+        )
+        self._drop(touched)
+        if revised:
+            known = (*self._revisions(symbol, record), *revised)
+            self._execute(
+                "INSERT OR REPLACE INTO revisions VALUES (?, ?)",
+                (symbol, records.write_revisions(known, symbol)),
+            )
+            left = replace(left, revisions=len(known))
+        return self._with_pieces(symbol, left, cut(merged, self._timeframe))
+
+    def _with_pieces(self, symbol: str, record: Record, pieces: Sequence[Candles]) -> Record:
+        """Add disjoint tables as chunks, neighbours of one period as one."""
+        segments = list(record.segments)
+        for table in self._neighbours(record, pieces):
+            record = grown(record, table)
+            segments.append(self._write_chunk(symbol, table))
+        segments.sort(key=lambda segment: segment.first)
+        return replace(record, segments=tuple(segments))
+
+    def _neighbours(self, record: Record, pieces: Sequence[Candles]) -> Iterator[Candles]:
+        """Join tables of one period that no segment stands between."""
+        begins = firsts(record.segments)
+        run: list[Candles] = []
+        for piece in pieces:
+            if run and not self._adjacent(run[-1], piece, begins):
+                yield joined(run)
+                run = []
+            run.append(piece)
+        if run:
+            yield joined(run)
+
+    def _adjacent(self, one: Candles, other: Candles, begins: Any) -> bool:
+        ends = np.array([one.open_time[-1], other.open_time[0]])
+        first, last = self._periods(ends).tolist()
+        before, behind = np.searchsorted(begins, ends).tolist()
+        return bool(first == last and before == behind)
+
+    def _without_tail(self, symbol: str, record: Record) -> Record:
+        """Move the tail into chunks, into the last one if that is of the same period."""
+        segments, tables = list(record.segments), [record.tail_candles()]
+        if segments:
+            last = segments[-1]
+            ends = np.array([last.first, tables[0].open_time[0]])
+            first, second = self._periods(ends).tolist()
+            if first == second:
+                tables.insert(0, self._chunk(symbol, segments.pop()))
+                self._drop([last])
+        segments += (
+            self._write_chunk(symbol, piece) for piece in cut(joined(tables), self._timeframe)
+        )
+        return replace(record, segments=tuple(segments), tail=b"")
+
+    def fold(self, symbol: str) -> None:
+        """Join the segments of every period that has several."""
+        data = self._record(symbol)
+        if data is None:
+            return
+        record = self._parsed(symbol, data)
+        periods = self._periods(firsts(record.segments)).tolist()
+        together: dict[int, list[Segment]] = {}
+        for period, segment in zip(periods, record.segments, strict=True):
+            together.setdefault(period, []).append(segment)
+        segments: list[Segment] = []
+        for several in together.values():
+            if len(several) > 1:
+                table = joined([self._chunk(symbol, segment) for segment in several])
+                self._drop(several)
+                several = [self._write_chunk(symbol, table)]
+            segments += several
+        self._write_record(symbol, replace(record, segments=tuple(segments)), new=False)
+
+    def loose(self) -> list[str]:
+        """List the symbols that `fold` has something to do for."""
+        return [row[0] for row in self._execute("SELECT symbol FROM series WHERE loose")]
+
+    def add(self, symbol: str, series: Series) -> None:
+        """Write a series that is not there yet."""
+        pieces = cut(series.candles, self._timeframe)
+        record = self._with_pieces(symbol, Record(coverage=series.coverage), pieces)
+        if series.revisions:
+            data = records.write_revisions(series.revisions, symbol)
+            self._execute("INSERT INTO revisions VALUES (?, ?)", (symbol, data))
+        self._write_record(symbol, replace(record, revisions=len(series.revisions)), new=True)
+
+    def delete(self, symbols: Sequence[str]) -> int:
+        """Remove symbols with all there is of them; give how many are left."""
+        for symbol, data in list(self._records(symbols, salvage=False)):
+            self._drop(self._parsed(symbol, data).segments)
+            self._execute("DELETE FROM revisions WHERE symbol = ?", (symbol,))
+            self._execute("DELETE FROM series WHERE symbol = ?", (symbol,))
+            self._count -= 1
+            self._names = (self._names - _name_sum(symbol)) % 2**32
+        self._write_identity()
+        return self._count
+
+    def annotate(self, metadata: Mapping[str, Any]) -> None:
+        """Merge notes into those there are."""
+        notes = merged_metadata(self._read_notes(), metadata)
+        if not notes:
+            return
+        payload = plain.dataset_payload({}, notes, exchange=None, market_type=None, timeframe=None)
+        self._write_part(_NOTES, plain.dump(payload))
+
+    def _write_record(self, symbol: str, record: Record, *, new: bool) -> None:
+        loose, data = record.loose(self._timeframe), records.write_record(record, symbol)
+        if not new:
+            self._execute(
+                "UPDATE series SET loose = ?, record = ? WHERE symbol = ?", (loose, data, symbol)
+            )
+            return
+        row = (symbol, self._position, loose, data)
+        self._execute("INSERT INTO series VALUES (?, ?, ?, ?)", row)
+        self._count += 1
+        self._position += 1
+        self._names = (self._names + _name_sum(symbol)) % 2**32
+        self._write_identity()
+
+    def _write_identity(self) -> None:
+        self._write_part(
+            _IDENTITY,
+            orjson.dumps(
+                {
+                    "dataset": self._key.stem,
+                    "id": self._id,
+                    "symbols": self._count,
+                    "names": self._names,
+                    "position": self._position,
+                }
+            ),
+        )
+
+    def _write_part(self, part: int, data: bytes) -> None:
+        _write_part(self._execute, part, data)
+
+    def _write_chunk(self, symbol: str, table: Candles) -> Segment:
+        data = codec.encode(table.open_time, table.values, self._chunk_name(symbol))
+        number = self._execute("INSERT INTO chunks (data) VALUES (?)", (data,)).lastrowid
+        assert number is not None, "a row was inserted"
+        first, last = int(table.open_time[0]), int(table.open_time[-1])
+        return Segment(first, last, len(table), number)
+
+    def _drop(self, segments: Iterable[Segment]) -> None:
+        for segment in segments:
+            self._execute("DELETE FROM chunks WHERE id = ?", (segment.chunk,))
+
+    @property
+    def _timeframe(self) -> Timeframe:
+        return self._key.timeframe
+
+    def _periods(self, times: Any) -> Any:
+        return period_of(self._timeframe, times)
+
+
+def _most_tail_rows(symbol: str) -> int:
+    return _TAIL_ROWS + _name_sum(symbol) % _TAIL_ROWS
+
+
+def _name_sum(symbol: str) -> int:
+    return zlib.crc32(symbol.encode())
+
+
+def create(connection: sqlite3.Connection, key: DatasetKey) -> None:
+    connection.executescript(
+        f"PRAGMA page_size={_PAGE_BYTES}; PRAGMA application_id={_APPLICATION}; "
+        f"PRAGMA user_version={_FORMAT}; "
+        # A draft that is not finished is thrown away: it needs no log, and one wait for the disk.
+        "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
+    )
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    identity = {
+        "dataset": key.stem,
+        "id": secrets.token_hex(16),
+        "symbols": 0,
+        "names": 0,
+        "position": 0,
+    }
+    _write_part(connection.execute, _IDENTITY, orjson.dumps(identity))
+
+
+def _write_part(execute: Any, part: int, data: bytes) -> None:
+    sealed = zlib.crc32(data, part).to_bytes(4, "little") + data
+    execute("INSERT OR REPLACE INTO dataset VALUES (?, ?)", (part, sealed))
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether an error is about what the file holds, not about the disk or other users."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+def corrupt(
+    path: Path, reason: str, symbol: str | None = None, span: Interval | None = None
+) -> CorruptDatasetError:
+    where = f" of {symbol}" if symbol else ""
+    when = f", {span}" if span else ""
+    return CorruptDatasetError(
+        f"{path} cannot be trusted{where}{when}: {reason}",
+        path=str(path), reason=reason, symbol=symbol, interval=span,
+    )  # fmt: skip
