@@ -185,6 +185,47 @@ def test_what_is_built_cannot_be_written_through():
     assert data.open[BTC].iloc[0] == source.values[0, 0]
 
 
+def test_a_feature_is_put_together_once_and_given_to_each_as_his_own():
+    """The second `get` copies nothing; who writes to what he got changes nobody else's."""
+    data = made(BTC=table(3), ETH=table(3, seed=1))
+    first, second = data.get("close"), data.get("close")
+    assert np.shares_memory(first.to_numpy(), second.to_numpy())
+    first.iloc[0, 0] = -1.0
+    assert data.close.equals(second)
+    assert second.iloc[0, 0] == table(3).values[0, 3]
+    alone = made(BTC=table(3), ETH=table(3, seed=1)).get("close")  # its object is gone already
+    alone.iloc[0, 0] = -1.0
+    assert alone.iloc[0, 0] == -1.0
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda d: d.select(ETH),
+        lambda d: d.loc["2024-01-01 01:00":"2024-01-01 03:00"],
+        lambda d: d.iloc[1:3],
+        lambda d: d["Close"],
+        lambda d: d.iloc[1:3, 0:2],
+    ],
+    ids=["select", "loc", "iloc", "column", "block"],
+)
+def test_choosing_copies_nothing(choose):
+    """The chosen tables are views of the candles the object was built of."""
+    tables = {BTC: table(5), ETH: table(5, seed=1)}
+    data = choose(build(tables, timeframe=H1))
+    for symbol, part in data.data.items():
+        assert np.shares_memory(part.to_numpy(), tables[symbol].values)
+
+
+def test_frames_that_share_an_index_still_do():
+    """One index object for all symbols: VectorBT looks at it once per symbol."""
+    frame = frame_of(table(3))
+    data = Data.from_data({BTC: frame, ETH: frame.copy(), SOL: frame_of(table(3))})
+    assert len({id(one.index) for one in data.data.values()}) == 1
+    with pytest.raises(AssertionError):
+        Data(data.wrapper, {BTC: frame, ETH: frame.iloc[1:]})
+
+
 # ---------------------------------------------------------------------- tables_of
 
 
@@ -564,6 +605,50 @@ def test_pull_refuses_options_it_does_not_know(pipeline, options, reason):
     with pytest.raises(OptionError, match=reason):
         Data.pull([BTC], **options)
     assert pipeline.asked == []
+
+
+def test_pull_takes_vectorbts_own_options(pipeline):
+    """Zone, rows and wrapper as in VectorBT's `download`, by name and by place."""
+    tables = pipeline.tables
+    tables[ETH] = table(4, 2, seed=1)
+    asked = {"exchange": "sandbox", "timeframe": "1h"}
+    with pytest.warns(UserWarning, match="Dropping"):  # VectorBT says so
+        berlin = Data.pull(
+            [BTC, ETH], None, "Europe/Berlin", "drop", wrapper_kwargs={"freq": "2h"}, **asked
+        )
+    assert list(berlin.index) == [stamp(p) for p in range(2, 6)]
+    # VectorBT reads a zone's name as its offset of today, or as the zone, by its settings.
+    assert berlin.index.tz == berlin.close.index.tz != UTC
+    assert berlin.index.name == "Open time"
+    assert (berlin.tz_convert, berlin.missing_index) == ("Europe/Berlin", "drop")
+    assert berlin.freq == pd.Timedelta(hours=2)
+    later = berlin.update()
+    assert later.index.tz == berlin.index.tz
+    assert list(later.index) == list(berlin.index)
+    with pytest.raises(ValueError, match="mismatching index"):
+        Data.pull([BTC, ETH], missing_index="raise", **asked)
+
+
+def test_pull_takes_a_value_per_symbol(pipeline):
+    """Symbols that are asked for alike are asked for together, and come in the order named."""
+    starts = vbt.symbol_dict({BTC: "2024-01-01T02Z", ETH: "2024-01-01T05Z", SOL: "2024-01-01T02Z"})
+    data = Data.pull([BTC, ETH, SOL], exchange="sandbox", timeframe="1h", start=starts)
+    assert [symbols for symbols, _ in pipeline.asked] == [[BTC, SOL], [ETH]]
+    assert data.symbols == [BTC, ETH, SOL]
+    assert list(data.close.notna().sum()) == [8, 5, 8]
+    assert not data.single_key
+    data.update(include_forming=vbt.symbol_dict({BTC: True}))
+    assert [k.get("include_forming") for s, k in pipeline.asked[2:] if BTC in s] == [True]
+    assert [k.get("include_forming") for s, k in pipeline.asked[2:] if ETH in s] == [None]
+
+
+def test_code_written_for_ccxtdata_needs_no_change(pipeline):
+    """How VectorBT pages is not asked for; its name for the exchange's settings is understood."""
+    vbt.CCXTData.download(
+        BTC, exchange="sandbox", config={"timeout": 1}, limit=500, delay=None, retries=3,
+        show_progress=False,
+    )  # fmt: skip
+    assert pipeline.asked == [(BTC, {"exchange_id": "sandbox", "exchange_config": {"timeout": 1}})]
 
 
 def test_update_starts_at_each_symbols_own_last_candle(pipeline):
@@ -1461,7 +1546,8 @@ def test_plot_draws_the_closes_unless_told_otherwise():
 def test_the_namespace_is_vectorbt_with_our_classes():
     """Everything of VectorBT is there; Data and CCXTData are ours."""
     assert vbt.Data is vbt.CCXTData is Data
-    assert vbt.Portfolio is vectorbt.Portfolio
+    assert issubclass(vbt.PF, vbt.Portfolio)
+    assert issubclass(vbt.Portfolio, vectorbt.Portfolio)
     assert vbt.settings is vectorbt.settings
     assert {"Data", "PF", "talib", "IndicatorFactory"} <= set(dir(vbt))
     with pytest.raises(AttributeError):
@@ -1521,11 +1607,12 @@ def test_value_is_pandas_and_a_method_at_once():
     "make",
     [
         lambda d: vbt.PF.from_holding(d),
+        lambda d: vbt.Portfolio.from_holding(d),
         lambda d: vbt.PF.from_signals(close=d, entries=True, exits=False),
         lambda d: vbt.PF.from_orders(d, 1.0),
         lambda d: vbt.PF.from_random_signals(d, n=2, seed=1),
     ],
-    ids=["holding", "signals", "orders", "random"],
+    ids=["holding", "plain holding", "signals", "orders", "random"],
 )
 def test_every_simulation_takes_a_data_object(make):
     """Ours and open source's, with the step of the index taken from it."""

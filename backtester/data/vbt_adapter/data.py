@@ -8,19 +8,20 @@ other by this package's pipeline.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from vectorbt._settings import settings as vectorbt_settings
 from vectorbt.data.base import Data as _OpenData
 from vectorbt.utils.decorators import class_or_instancemethod
 
 from backtester.data.errors import NoSymbolsError, UnknownSymbolError
 from backtester.data.model import Timeframe
-from backtester.data.vbt_adapter import asking, merging, saved
+from backtester.data.vbt_adapter import asking, making, merging, saved
 from backtester.data.vbt_adapter.frames import COLUMN_INDEX, own_rows, position_of
 from backtester.data.vbt_adapter.resampling import resampled, timeframe_of
 from backtester.data.vbt_adapter.wrapper import Wrapper, before_pandas_4
@@ -67,23 +68,36 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         fetch_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        # Not in the config: a user's own constructor need not know them.
         self._single_key = single_key
         self._fetch_kwargs = fetch_kwargs or {}
+        self._across_symbols: dict[tuple[int, str], Any] = {}
+        fits = isinstance(data, making.Fitting)
         super().__init__(
             Wrapper.of(wrapper),
-            data,
+            {} if fits else data,
             tz_localize=tz_localize,
             tz_convert=tz_convert,
             missing_index=missing_index,
             missing_columns=missing_columns,
             download_kwargs=download_kwargs or {},
-            single_key=single_key,
-            fetch_kwargs=self._fetch_kwargs,
             **kwargs,
         )
+        if fits:  # VectorBT would compare each table with the first
+            self._data = dict(data)
+            self.update_config(data=self._data)
 
     @classmethod
-    def from_data(cls, data: Mapping[Any, Any], *args: Any, **kwargs: Any) -> Self:
+    def from_data(
+        cls,
+        data: Mapping[Any, Any],
+        tz_localize: Any = None,
+        tz_convert: Any = None,
+        missing_index: str | None = None,
+        missing_columns: str | None = None,
+        wrapper_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Make an object of arrays, Series or frames by symbol; see VectorBT.
 
         The caller's frames are left as they are: VectorBT sets `freq` on their indexes.
@@ -95,53 +109,98 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         """
         if not data:
             raise NoSymbolsError("no symbols to make data of")
-        own = {symbol: _with_own_index(value) for symbol, value in data.items()}
-        with before_pandas_4():
-            made: Self = super().from_data(own, *args, **kwargs)
-        return made
+        asked = {
+            "tz_localize": tz_localize,
+            "tz_convert": tz_convert,
+            "missing_index": missing_index,
+            "missing_columns": missing_columns,
+        }
+        for name in asked:
+            if asked[name] is None:
+                asked[name] = vectorbt_settings["data"][name]
+        tables = making.prepared(data, asked["tz_localize"], asked["tz_convert"])
+        # Where nothing is to be aligned, a user's own way of aligning is asked all the same.
+        if _is_own(cls, "align_index") or not making.share_index(tables):
+            tables = cls.align_index(tables, missing=asked["missing_index"])
+        if _is_own(cls, "align_columns") or not making.share_columns(tables):
+            tables = cls.align_columns(tables, missing=asked["missing_columns"])
+        if making.share_index(tables) and making.share_columns(tables):
+            tables = making.Fitting(tables)
+        wrapper = Wrapper.from_obj(next(iter(tables.values())), **(wrapper_kwargs or {}))
+        return cls(wrapper, tables, **asked, **kwargs)
 
     # ------------------------------------------------------------------ asking
 
     @classmethod
-    def pull(cls, symbols: Any, **kwargs: Any) -> Self:
+    def pull(
+        cls,
+        symbols: Any,
+        tz_localize: Any = None,
+        tz_convert: Any = None,
+        missing_index: str | None = None,
+        missing_columns: str | None = None,
+        wrapper_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Fetch candles; like `backtester.data.fetching.data_fetcher.fetch_data`.
+
+        A class with a `download_symbol` of its own is asked by that, and gets all of `kwargs`.
 
         Parameters
         ----------
         symbols : str or list of str
             A list gives frames from `get`, a bare name gives Series.
+        tz_localize, tz_convert, missing_index, missing_columns, wrapper_kwargs : optional
+            As in VectorBT; candles are in UTC.
         exchange, exchange_id : str, optional
         timeframe : str, optional
         start, start_date, end, end_date : optional
             The start is inclusive, the end exclusive; anything `fetch_data` reads as a date.
-        market_type, use_cache, exchange_config, data_dir, include_forming, on_event : optional
-            As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`.
+        market_type, use_cache, exchange_config, data_dir, include_forming, source, on_event
+            As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`. Each
+            can be a `symbol_dict` with a value per symbol.
+        config, limit, delay, retries, show_progress, tqdm_kwargs : optional
+            Of VectorBT's `CCXTData`: the first is `exchange_config`; how candles are paged is
+            this package's own business, so the others change nothing.
 
         Raises
         ------
         DataError
             Whatever `fetch_data` raises.
+        ValueError
+            As asked for by `missing_index`.
         """
+        shape = {
+            "tz_localize": tz_localize,
+            "tz_convert": tz_convert,
+            "missing_index": missing_index,
+            "missing_columns": missing_columns,
+            "wrapper_kwargs": wrapper_kwargs,
+        }
         if _is_own(cls, "download_symbol"):
-            pulled: Self = super().download(symbols, **kwargs)
+            pulled: Self = super().download(symbols, **shape, **kwargs)
             # As in VectorBT: what can be a dictionary's key is one symbol.
             return pulled._replace(single_key=isinstance(symbols, Hashable))
-        asked = asking.arguments(kwargs)
         single = isinstance(symbols, str)
-        answer = asking.ask(symbols if single else list(symbols), **asked)
-        known = {**answer.fetch_kwargs, **asked}
-        known.pop("on_event", None)  # of this one question
-        return cls._of(answer, single_key=single, fetch_kwargs=known)
+        answer = asking.ask_for(symbols if single else list(symbols), kwargs)
+        return cls._of(asking.shaped(answer, **shape), single_key=single)
 
     @classmethod
-    def fetch(cls, symbols: Any, **kwargs: Any) -> Self:
+    def fetch(cls, symbols: Any, *args: Any, **kwargs: Any) -> Self:
         """Fetch candles: another name of `pull`."""
-        return cls.pull(symbols, **kwargs)
+        return cls.pull(symbols, *args, **kwargs)
 
     @classmethod
-    def download(cls, symbols: Any, **kwargs: Any) -> Self:
-        """Fetch candles: another name of `pull`."""
-        return cls.pull(symbols, **kwargs)
+    def download(cls, symbols: Any, *args: Any, **kwargs: Any) -> Self:
+        """Fetch candles: another name of `pull`.
+
+        Of a class with a `download_symbol` of its own it is VectorBT's, which gives Series for
+        a single symbol in a list too.
+        """
+        if _is_own(cls, "download_symbol"):
+            downloaded: Self = super().download(symbols, *args, **kwargs)
+            return downloaded
+        return cls.pull(symbols, *args, **kwargs)
 
     def update(self, end: Any = None, **kwargs: Any) -> Self:
         """Give a new object with the candles since the last.
@@ -164,13 +223,13 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             Whatever `fetch_data` raises, when no symbol could be updated. When only some
             could not, a warning names them and they stay as they are.
         """
-        if _is_own(type(self), "update_symbol"):
+        if _is_own(type(self), "update_symbol") or _is_own(type(self), "download_symbol"):
             extra = kwargs if end is None else {**kwargs, "end": end}
             with before_pandas_4():
                 updated: Self = super().update(**extra)
             return updated
         answers = [self._of(one) for one in asking.ask_on(self, end, kwargs)]
-        together: Self = merging.merged([self, *answers], type(self))
+        together: Self = merging.merged([self, *answers], type(self), self.missing_index)
         return together._replace(
             single_key=self._single_key,
             fetch_kwargs=self.fetch_kwargs,
@@ -322,7 +381,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         Parameters
         ----------
         feature : label or list of labels, optional
-            VectorBT's own name for it, `column`, is understood too.
+            VectorBT's own name for it, `column`, is understood too; where there is one feature
+            of several symbols, symbols are, as in VectorBT.
         symbol : label or list of labels, optional
         **kwargs
             `level_name` of the symbols' axis, as in VectorBT.
@@ -349,6 +409,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         # Always one's own: a cache shares the memory of `data`, which refuses writes.
         if feature is None and len(self.symbols) == 1:
             return self.data[self.symbols[0]].copy()
+        if feature is not None and len(self.features) == 1 < len(self.symbols):
+            return self._of_one_feature(feature, **kwargs)
         names = self.features if feature is None else feature
         if not isinstance(names, list):
             return self._across(self._position(names), **kwargs)
@@ -361,10 +423,9 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     def concat(self, level_name: str = "symbol") -> dict[Any, Any]:
         """Give every feature across the symbols, by feature; a Series is named by its symbol."""
-        found = {
-            feature: self._across(position, level_name)
-            for position, feature in enumerate(self.features)
-        }
+        first = next(iter(self.data.values()))
+        names = [first.name] if isinstance(first, pd.Series) else self.features
+        found = {name: self._across(at, level_name) for at, name in enumerate(names)}
         if self.single_key:
             return {feature: one.rename(self.symbols[0]) for feature, one in found.items()}
         return found
@@ -466,13 +527,38 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     def __reduce__(self) -> tuple[Any, ...]:
         # For copies and other processes, where the class itself is wanted back.
-        return _revive, (type(self), dict(self.config))
+        own = {name: getattr(self, name) for name in self.writeable_attrs}
+        return _revive, (type(self), dict(self.config), own)
 
     # ------------------------------------------------------------------ inside
 
     def replace(self, **changes: Any) -> Any:
         """Give a changed copy; a note made on its wrapper later is not made on this one's."""
-        return super().replace(**{"wrapper": self.wrapper.apart(), **changes})
+        own = {f"_{n}": changes.pop(n) for n in ("single_key", "fetch_kwargs") if n in changes}
+        changed = super().replace(**{"wrapper": self.wrapper.apart(), **changes})
+        for name, value in own.items():
+            setattr(changed, name, value)
+        return changed
+
+    def indexing_func(self, pd_indexing_func: Callable[[Any], Any], **kwargs: Any) -> Self:
+        """Index every symbol alike, sharing the memory of what is kept.
+
+        VectorBT first indexes two tables of positions as large as a symbol's own.
+        """
+        first = next(iter(self.data.values()))
+        if kwargs or self.wrapper.grouper.is_grouped():
+            indexed: Self = super().indexing_func(pd_indexing_func, **kwargs)
+            return indexed
+        wrapper = _indexed(self.wrapper, first, pd_indexing_func(first))
+        if wrapper is None:
+            wrapper = self.wrapper.indexing_func(pd_indexing_func)
+        data = {symbol: pd_indexing_func(table) for symbol, table in self.data.items()}
+        return self._replace(wrapper=wrapper, data=data)
+
+    @property
+    def writeable_attrs(self) -> set[str]:
+        """Name what VectorBT copies and compares beside the arguments."""
+        return {"_single_key", "_fetch_kwargs"}
 
     def _replace(self, **changes: Any) -> Self:
         changed: Self = self.replace(**changes)
@@ -503,20 +589,40 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             raise KeyError(f"the data have no feature {name!r}; there are {there}")
         return position
 
+    def _of_one_feature(self, name: Any, **kwargs: Any) -> Any:
+        """Give the only feature, or some symbols of it, by name."""
+        across = self._across(0, **kwargs)
+        names = name if isinstance(name, list) else [name]
+        if all(one in self.symbols for one in names):
+            return across[name].copy()
+        if self.wrapper.ndim > 1 or self.data[self.symbols[0]].name is not None:
+            for one in names:  # a Series without a name goes by any
+                self._position(one)
+        return across
+
     def _across(self, position: int, level_name: str = "symbol") -> Any:
-        """Give one feature of all symbols."""
+        """Give one feature of all symbols; put together once, and everyone's own to write to."""
+        if self.single_key:
+            (table,) = self.data.values()
+            return (table if isinstance(table, pd.Series) else table.iloc[:, position]).copy()
+        key = position, level_name
+        if key not in self._across_symbols:
+            self._across_symbols[key] = self._put_together(position, level_name)
+        # A copy is made when somebody writes: its memory is nobody else's but the cache's.
+        return self._across_symbols[key].copy(deep=False)
+
+    def _put_together(self, position: int, level_name: str) -> pd.DataFrame:
         columns = [
             frame if isinstance(frame, pd.Series) else frame.iloc[:, position]
             for frame in self.data.values()
         ]
-        if self.single_key:
-            return columns[0].copy()
         names = pd.Index(self.symbols, name=level_name)
         kinds = {column.dtype for column in columns}
         if len(kinds) == 1 and isinstance(kinds.pop(), np.dtype):
             table = np.array([column.to_numpy() for column in columns]).T
-            return pd.DataFrame(table, index=columns[0].index, columns=names, copy=False)
-        return pd.concat(columns, axis=1).set_axis(names, axis=1)
+            return pd.DataFrame(table, index=self.index, columns=names, copy=False)
+        together: pd.DataFrame = pd.concat(columns, axis=1).set_axis(names, axis=1)
+        return together
 
     def _attribute(self, feature: str) -> Any:
         if position_of(self.features, feature) is None:
@@ -536,7 +642,7 @@ def assemble(
     wrapper = Wrapper(index, COLUMN_INDEX, 2, freq=_frequency(timeframe))
     wrapper._metadata = dict(metadata or {})
     asked = {"timeframe": str(timeframe), **(fetch_kwargs or {})}
-    return Data(wrapper, frames, single_key=single, fetch_kwargs=asked)
+    return Data(wrapper, making.Fitting(frames), single_key=single, fetch_kwargs=asked)
 
 
 def _frequency(timeframe: Timeframe) -> pd.Timedelta:
@@ -553,11 +659,22 @@ def _is_own(cls: type[Data], method: str) -> bool:
     return inspect.getattr_static(cls, method) is not inspect.getattr_static(_OpenData, method)
 
 
-def _with_own_index(value: Any) -> Any:
-    if isinstance(value, pd.Series | pd.DataFrame) and isinstance(value.index, pd.DatetimeIndex):
-        return value.set_axis(value.index.copy(deep=True))
-    return value
+def _indexed(wrapper: Wrapper, before: Any, after: Any) -> Wrapper | None:
+    """Give the wrapper of an indexed table; None where VectorBT must find out what it means."""
+    if isinstance(before, pd.DataFrame) and isinstance(after, pd.DataFrame) and after.shape[1]:
+        return wrapper.replace(index=after.index, columns=after.columns)
+    if len(before.index) < 2 or not isinstance(after, pd.Series):
+        return None  # a single row may be a row or a column
+    if isinstance(before, pd.Series):
+        return wrapper.replace(index=after.index)
+    if after.index.is_(before.index) and before.columns.is_unique:
+        at = before.columns.get_loc(after.name)
+        return wrapper.replace(columns=before.columns[[at]], ndim=1)
+    return None
 
 
-def _revive(cls: type[Data], config: dict[str, Any]) -> Data:
-    return cls(**config)
+def _revive(cls: type[Data], config: dict[str, Any], own: dict[str, Any]) -> Data:
+    data = cls(**config)
+    for name, value in own.items():
+        setattr(data, name, value)
+    return data

@@ -114,6 +114,7 @@ def _view(data: Data, *, with_frames: bool) -> dict[str, Any]:
         k: v for k, v in data.wrapper.config.items() if k not in ("index", "columns", "ndim")
     }
     options = {k: v for k, v in data.config.items() if k not in ("wrapper", "data")}
+    options["single_key"] = data._single_key
     options["fetch_kwargs"] = {k: v for k, v in data.fetch_kwargs.items() if k != "data_dir"}
     return {
         "index": encode(data.wrapper.index, "the index"),
