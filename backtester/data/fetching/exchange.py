@@ -9,6 +9,7 @@ retries (`fetcher`), paging (`paging`), checking (`candles`).
 from __future__ import annotations
 
 import difflib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -492,9 +493,20 @@ def _client_class(exchange_id: str) -> Any:
 
 def _connected(client_class: Any, settings: dict[str, Any]) -> Any:
     try:
-        return client_class(settings)
+        client = client_class(settings)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise OptionError(f"ccxt does not take this exchange_config: {error}") from error
+    if client.verify is True and not client.options.get("include_OS_certificates"):
+        client.ssl_context = client.ssl_context or _tls_of(client.cafile)
+    return client
+
+
+@functools.cache
+def _tls_of(cafile: str) -> Any:
+    """Give what ccxt would make anew for every client: reading the certificates takes 15 ms."""
+    import ssl
+
+    return ssl.create_default_context(cafile=cafile)
 
 
 def _settings(

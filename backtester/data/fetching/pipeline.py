@@ -74,6 +74,8 @@ class Task:
     on_event: Callable[[Event], None]
     names: dict[str, str] = field(default_factory=dict)
     """The unified symbol of each name asked for that was understood."""
+    _asked: dict[str, str] = field(default_factory=dict)
+    """The other way round."""
     stored: Dataset = field(init=False)
     """What the store holds, as far as this question needs it."""
     result: FetchResult = field(init=False)
@@ -120,9 +122,9 @@ class Task:
         OptionError
             When another name asked for means the same.
         """
-        for other, taken in self.names.items():
-            if taken == symbol and other != name:
-                raise OptionError(f"{other!r} and {name!r} are the same symbol, {symbol}")
+        other = self._asked.setdefault(symbol, name)
+        if other != name:
+            raise OptionError(f"{other!r} and {name!r} are the same symbol, {symbol}")
         self.names[name] = symbol
 
     def _name_offline(self) -> bool:
@@ -139,7 +141,8 @@ class Task:
                 assert symbol is not None, "it is held"
                 self.name(name, symbol)
         else:
-            self.names = {name: name for name in asked}
+            for name in asked:
+                self.name(name, name)
         return True
 
     def _held(self, symbols: Sequence[str]) -> Mapping[str, SymbolSummary]:
@@ -229,7 +232,7 @@ class Task:
 
     def asked_name(self, symbol: str) -> str:
         """Give the name a unified symbol was asked by."""
-        return next(name for name, taken in self.names.items() if taken == symbol)
+        return self._asked[symbol]
 
     # ------------------------------------------------------------------ report
 

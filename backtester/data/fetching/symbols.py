@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from backtester.data.errors import NoSymbolsError, OptionError, UnknownSymbolError
@@ -60,18 +61,24 @@ class SymbolBook:
 
     def __init__(self, symbols: Iterable[str], ids: Iterable[tuple[str, str]] = ()) -> None:
         self._symbols = dict.fromkeys(symbols)
-        self._meanings: dict[str, set[str]] = {}
-        for symbol in self._symbols:
-            for spelling in _spellings(symbol):
-                self._meanings.setdefault(spelling, set()).add(symbol)
-        for market_id, symbol in ids:
-            self._meanings.setdefault(market_id.upper(), set()).add(symbol)
+        self._ids = list(ids)
 
     @classmethod
     def of(cls, markets: Iterable[Market]) -> SymbolBook:
         """Build a book from an exchange's markets."""
         listed = list(markets)
         return cls((m.symbol for m in listed), ((m.id, m.symbol) for m in listed))
+
+    @cached_property
+    def _meanings(self) -> dict[str, set[str]]:
+        """What each spelling may mean; most questions name their symbols as they are."""
+        meanings: dict[str, set[str]] = {}
+        for symbol in self._symbols:
+            for spelling in _spellings(symbol):
+                meanings.setdefault(spelling, set()).add(symbol)
+        for market_id, symbol in self._ids:
+            meanings.setdefault(market_id.upper(), set()).add(symbol)
+        return meanings
 
     def find(self, name: str) -> str | None:
         """Give the unified symbol `name` means; None when there is none, or more than one."""

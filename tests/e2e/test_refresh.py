@@ -1,0 +1,34 @@
+"""Bringing up to date what is up to date: hardly anything is asked."""
+
+from __future__ import annotations
+
+from tests.support.world import HOUR, World, ms, same, truth
+
+SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+UNITS = ("1w", "1M")
+
+
+def test_a_refresh_of_series_that_are_up_to_date_asks_for_the_clock_at_most(world: World) -> None:
+    """Nothing while the clock is known; a day later one reading for all of its datasets."""
+    world.clock.now_ms = ms("2025-06-10T12:00:00")
+    for unit in UNITS:
+        world.ask(SYMBOLS, unit, "2024-01-01")
+    soon = [world.ask(SYMBOLS, unit, only_newer=True) for unit in UNITS]
+    assert [one.requests for one in soon] == [[], []]
+    world.clock.now_ms += 25 * HOUR
+    later = [world.ask(SYMBOLS, unit, only_newer=True) for unit in UNITS]
+    assert [[request.path for request in one.requests] for one in later] == [["/api/v3/time"], []]
+    for unit, asked in zip(UNITS, later, strict=True):
+        for symbol in SYMBOLS:
+            expected = truth(symbol, unit, "2024-01-01", world.clock(), world.clock())
+            assert same(asked[symbol], expected)
+
+
+def test_names_of_one_symbol_keep_their_own_way_through_a_refresh(world: World) -> None:
+    """What was fetched under one spelling is brought up to date under another."""
+    world.ask("BTC/USDT", "1h", "2025-06-10")
+    world.clock.now_ms += HOUR
+    asked = world.ask(("BTCUSDT", "ETH/USDT"), "1h", "2025-06-10", only_newer=True)
+    assert list(asked.result.series) == ["BTCUSDT", "ETH/USDT"]
+    for name, symbol in (("BTCUSDT", "BTC/USDT"), ("ETH/USDT", "ETH/USDT")):
+        assert same(asked[name], truth(symbol, "1h", "2025-06-10", world.clock(), world.clock()))
