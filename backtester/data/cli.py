@@ -77,6 +77,13 @@ def fetch(
             help="auto: bulk archives where they are clearly cheaper than the API; api; archive."
         ),
     ] = "auto",
+    prefer_resampling: Annotated[
+        bool,
+        typer.Option(
+            "--prefer-resampling",
+            help="Make candles of stored ones of shorter timeframes where they cover them.",
+        ),
+    ] = False,
     storage_summary: Annotated[
         bool, typer.Option("--storage-summary", help="Show what is stored, and do nothing else.")
     ] = False,
@@ -118,6 +125,7 @@ def fetch(
             use_cache=not no_cache,
             exchange_config=settings,
             source=chosen,
+            prefer_resampling=prefer_resampling,
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 

@@ -91,6 +91,9 @@ def print_total(account: Mapping[str, Any]) -> None:
     total = sum(one["candles"] for one in account["symbols"].values())
     count = account["requests"]
     source = "all from the store, 0 requests" if count == 0 else f"{count:,} requests"
+    shorter = {one["from"] for notes in account["derived"].values() for one in notes}
+    if shorter:
+        source += f", partly made of {' and '.join(sorted(shorter))} candles"
     _console(sys.stdout).print(
         f"{account['exchange']} {account['market_type']} {account['timeframe']}: "
         f"{total:,} candles of {len(account['symbols'])} symbols in "

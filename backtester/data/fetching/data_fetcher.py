@@ -35,6 +35,7 @@ def fetch_data(
     data_dir: PathLike | None = None,
     include_forming: bool = False,
     source: str = "auto",
+    prefer_resampling: bool = False,
     on_event: OnEvent | None = None,
 ) -> Any:
     """Fetch candles, from the store as far as it has them and else from the exchange.
@@ -68,6 +69,12 @@ def fetch_data(
         ``'auto'``: the exchange's bulk archives where it has any and they are clearly cheaper,
         its API for all else; ``'api'``: never archives; ``'archive'``: archives wherever they
         have files. Their address can be set with ``archiveUrl`` in `exchange_config`.
+    prefer_resampling : bool
+        Make candles of stored ones of shorter timeframes where those cover the question, and
+        ask the exchange only for the rest. Prices are the exchange's own to the last bit,
+        volumes to rounding (1e-9). What was made of what stands in
+        ``data.wrapper._metadata['derived']``; stored candles of the exchange that differ from
+        their parts are given as they are, logged, and listed in ``['differing']``.
     on_event : callable, optional
         Called with progress events, see `backtester.data.events`.
 
@@ -99,6 +106,7 @@ def fetch_data(
         include_forming,
         exchange_config,
         source=Source.parse(source),
+        prefer_resampling=prefer_resampling,
     )
     result = run(request, home_in(data_dir), on_event)
     return as_data(result, single=isinstance(symbols, str))
@@ -118,6 +126,7 @@ def fetch_top_symbols(
     data_dir: PathLike | None = None,
     include_forming: bool = False,
     source: str = "auto",
+    prefer_resampling: bool = False,
     on_event: OnEvent | None = None,
 ) -> Any:
     """Fetch the candles of the symbols with the highest 24 h volume.
@@ -131,7 +140,7 @@ def fetch_top_symbols(
         How many symbols.
     timeframe, market_type, start_date, end_date, use_cache
         See `fetch_data`.
-    exchange_config, data_dir, include_forming, source, on_event
+    exchange_config, data_dir, include_forming, source, prefer_resampling, on_event
         See `fetch_data`.
 
     Returns
@@ -158,6 +167,7 @@ def fetch_top_symbols(
         include_forming,
         exchange_config,
         source=Source.parse(source),
+        prefer_resampling=prefer_resampling,
     )
     volumes = {symbol: market["quote_volume"] for symbol, market in markets.items()}
     return as_data(run(request, home, on_event), volume_data=volumes)

@@ -23,6 +23,7 @@ from backtester.data.errors import (
     StorageError,
 )
 from backtester.data.events import CandlesRevised, Event, FetchFinished
+from backtester.data.fetching.deriving import Derived, derive, held_by_shorter
 from backtester.data.fetching.planning import missing
 from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.fetching.symbols import SymbolBook
@@ -78,6 +79,8 @@ class Task:
     """The other way round."""
     stored: Dataset = field(init=False)
     """What the store holds, as far as this question needs it."""
+    derived: dict[str, Derived] = field(default_factory=dict)
+    """What shorter candles tell, where the question prefers them to fetching."""
     result: FetchResult = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,11 +133,11 @@ class Task:
     def _name_offline(self) -> bool:
         """Understand every name by what is stored; tell whether that worked."""
         key, asked = self.request.key, self.request.symbols
-        held = self._held(asked)
+        held = self._known(asked)
         if len(held) < len(asked):
             book = SymbolBook.of(self.home.cache.get_markets(key.exchange, key.market_type) or ())
             found = {name: name if name in held else book.find(name) for name in asked}
-            held = self._held([symbol for symbol in found.values() if symbol is not None])
+            held = self._known([symbol for symbol in found.values() if symbol is not None])
             if not all(symbol in held for symbol in found.values()):
                 return False
             for name, symbol in found.items():
@@ -144,6 +147,14 @@ class Task:
             for name in asked:
                 self.name(name, name)
         return True
+
+    def _known(self, symbols: Sequence[str]) -> set[str]:
+        """Give those of `symbols` that something is stored of which may answer the question."""
+        held = set(self._held(symbols))
+        if self.request.prefer_resampling:
+            rest = [symbol for symbol in symbols if symbol not in held]
+            held |= held_by_shorter(self.home.store, self.request.key, rest)
+        return held
 
     def _held(self, symbols: Sequence[str]) -> Mapping[str, SymbolSummary]:
         store, key = self.home.store, self.request.key
@@ -183,11 +194,17 @@ class Task:
             # What it held is asked for again, and the file is set aside when that is stored.
             self.result.storage_error = damage
             self.stored = store.read(key, symbols, within=within, salvage=True)
+        if self.request.prefer_resampling:
+            self.derived, unreadable = derive(store, key, wanted)
+            for one in unreadable:
+                _warn(f"{one}; nothing is made of it")
 
     def gaps(self, wanted: Mapping[str, Interval]) -> dict[str, list[Interval]]:
         """Give per unified symbol what of `wanted` is to be asked for."""
         use_cache = self.request.use_cache
         covered = {s: self._stored(s).coverage if use_cache else Coverage() for s in wanted}
+        for symbol, made in self.derived.items():
+            covered[symbol] = covered[symbol].add(made.series.coverage)
         gaps = missing(wanted, covered)
         if self.request.only_newer:
             # Where something newer is asked for, the last stored candle is asked for again: one
@@ -214,9 +231,18 @@ class Task:
             if symbol is None or name in self.result.failures:
                 continue
             series = self._stored(symbol)
-            if not self.request.only_newer:  # an update hands out all that is stored
+            if symbol in self.derived:
+                self._note_derived(name, self.derived[symbol], series, wanted[symbol])
+                series = self.derived[symbol].beside(series, wanted[symbol])
+            elif not self.request.only_newer:  # an update hands out all that is stored
                 series = series.within(wanted[symbol])
             self.result.series[name] = series
+
+    def _note_derived(self, name: str, made: Derived, own: Series, wanted: Interval) -> None:
+        if notes := made.notes(own, wanted):
+            self.result.derived[name] = notes
+        if differing := made.differing(own, wanted):
+            self.result.differing[name] = differing
 
     def learn(self, answers: list[Answer]) -> None:
         """Merge fresh answers into what is stored, noting what they revised."""
@@ -254,6 +280,12 @@ class Task:
         for name, revised in result.revisions.items():
             self.on_event(CandlesRevised(name, len(revised)))
             _log.warning("%s %s: the exchange revised %d stored candles", key, name, len(revised))
+        for name, differing in result.differing.items():
+            _log.warning(
+                "%s %s: %d candles of the exchange are not what its shorter ones add up to, the "
+                "first that of %s; the exchange's are given",
+                key, name, len(differing), format_ms(differing[0]["open_ms"]),
+            )  # fmt: skip
         if result.failures and not result.series:
             raise _all_failed(result) from next(iter(result.failures.values()))
         if result.failures:

@@ -9,7 +9,13 @@ from typing import Any
 
 from backtester.data.candles import Candles, Revision, Series, overlay
 from backtester.data.dates import INCEPTION, is_absolute, parse_date
-from backtester.data.errors import DataError, DateError, EmptyIntervalError, StorageError
+from backtester.data.errors import (
+    DataError,
+    DateError,
+    EmptyIntervalError,
+    OptionError,
+    StorageError,
+)
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.planning import closed_end
 from backtester.data.model import DatasetKey, Interval, format_ms
@@ -42,6 +48,15 @@ class FetchRequest:
     """Ask only from each symbol's last stored candle on, and for that one again."""
     source: Source = Source.AUTO
     """Whether archives may answer in place of the API."""
+    prefer_resampling: bool = False
+    """Whether stored candles of shorter timeframes may answer in place of the exchange."""
+
+    def __post_init__(self) -> None:
+        if self.prefer_resampling and not self.use_cache:
+            raise OptionError(
+                "prefer_resampling builds candles of what is stored, and use_cache=False asks the "
+                "exchange for all of them: they exclude each other"
+            )
 
     @property
     def dated(self) -> bool:
@@ -139,6 +154,10 @@ class FetchResult:
     failures: dict[str, DataError] = field(default_factory=dict)
     revisions: dict[str, tuple[Revision, ...]] = field(default_factory=dict)
     """Stored candles that the exchange answered differently in this fetch."""
+    derived: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What was made of stored candles of shorter timeframes; see `resampling.derived_note`."""
+    differing: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The exchange's own candles that shorter ones do not add up to; see `deriving.Derived`."""
     forming: dict[str, Candles] = field(default_factory=dict)
     requests: int = 0
     """Requests sent to the exchange, of any kind."""
@@ -171,6 +190,8 @@ class FetchResult:
             "requests": self.requests,
             "failures": {name: describe(error) for name, error in self.failures.items()},
             "revisions": {name: _plain(found) for name, found in self.revisions.items()},
+            "derived": {name: list(notes) for name, notes in self.derived.items()},
+            "differing": {name: list(found) for name, found in self.differing.items()},
             "forming": {n: int(t.open_time[-1]) for n, t in self.forming.items() if len(t)},
         }
 
@@ -196,6 +217,8 @@ class FetchResult:
             "symbols": {name: self._account_of(one) for name, one in self.series.items()},
             "failures": {name: describe(error) for name, error in self.failures.items()},
             "revisions": {name: len(found) for name, found in self.revisions.items()},
+            "derived": {name: list(notes) for name, notes in self.derived.items()},
+            "differing": {name: len(found) for name, found in self.differing.items()},
             "storage_error": describe(self.storage_error) if self.storage_error else None,
         }
 

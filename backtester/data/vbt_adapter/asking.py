@@ -27,6 +27,8 @@ _ALIASES = {
     "end": "end_date",
     "config": "exchange_config",
 }
+_NOT_AGAIN = ("end_date", "prefer_resampling")
+"""Of one question: an update asks the exchange, up to an end of its own."""
 _PAGING = ("limit", "delay", "retries", "show_progress", "tqdm_kwargs")
 """Of VectorBT's `CCXTData`, about how it pages and shows that; no answer depends on them."""
 _KNOWN = (
@@ -40,6 +42,7 @@ _KNOWN = (
     "data_dir",
     "include_forming",
     "source",
+    "prefer_resampling",
     "on_event",
 )
 
@@ -154,7 +157,7 @@ def ask_on(data: Data, end: Any, kwargs: Mapping[str, Any]) -> list[Any]:
 
     def question(symbol: Any, last: Any) -> tuple[Any, dict[str, Any]]:
         before = data.select_symbol_kwargs(symbol, data.fetch_kwargs)
-        asked = {name: value for name, value in before.items() if name != "end_date"}
+        asked = {name: value for name, value in before.items() if name not in _NOT_AGAIN}
         if last is not None:
             asked["start_date"] = last
         own = data.select_symbol_kwargs(symbol, changes)

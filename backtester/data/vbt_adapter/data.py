@@ -156,7 +156,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         timeframe : str, optional
         start, start_date, end, end_date : optional
             The start is inclusive, the end exclusive; anything `fetch_data` reads as a date.
-        market_type, use_cache, exchange_config, data_dir, include_forming, source, on_event
+        market_type, use_cache, exchange_config, data_dir, include_forming : optional
+        source, prefer_resampling, on_event : optional
             As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`. Each
             can be a `symbol_dict` with a value per symbol.
         config, limit, delay, retries, show_progress, tqdm_kwargs : optional
