@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from backtester.data.cli import app
 
-COMMANDS = ("fetch", "update", "summary", "exchanges", "sandbox")
+COMMANDS = ("fetch", "update", "summary", "exchanges", "sandbox", "import")
 INTRODUCTION = """\
 # The command
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         load_data,
         update_data,
     )
+    from backtester.data.importing.importer import import_data
     from backtester.data.storage.data_storage import DataStorage
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "FetchWarning",
     "fetch_data",
     "fetch_top_symbols",
+    "import_data",
     "load_data",
     "update_data",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "FetchWarning": "backtester.data.errors",
     "fetch_data": "backtester.data.fetching.data_fetcher",
     "fetch_top_symbols": "backtester.data.fetching.data_fetcher",
+    "import_data": "backtester.data.importing.importer",
     "load_data": "backtester.data.fetching.data_fetcher",
     "update_data": "backtester.data.fetching.data_fetcher",
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backtester.data import rendering
+from backtester.data.commands.importing import import_files
 from backtester.data.commands.shared import (
     EXIT_FAILED,
     AsJson,
@@ -232,6 +233,9 @@ def sandbox(
             dialect=dialect,
             on_start=started,
         )
+
+
+app.command(name="import")(import_files)
 
 
 def main() -> None:

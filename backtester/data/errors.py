@@ -27,7 +27,8 @@ The tree::
     │   ├── CorruptDatasetError              damage, never emptiness
     │   ├── DatasetTooLargeError
     │   └── DatasetWriteError(OSError)
-    └── CandleError(ValueError)              a table broke a rule of candles
+    ├── CandleError(ValueError)              a table broke a rule of candles
+    └── NothingImportedError                 no series of any file could be imported
 
 Beside it stands one warning, `FetchWarning`.
 
@@ -57,6 +58,7 @@ __all__ = [
     "NoSymbolsError",
     "NotServedError",
     "NothingFetchedError",
+    "NothingImportedError",
     "OptionError",
     "PermanentFetchError",
     "RateLimitedError",
@@ -200,6 +202,10 @@ class DatasetWriteError(StorageError, OSError):
 
 class CandleError(DataError, ValueError):
     """A table that breaks a rule of candles: order, grid, finite numbers, OHLC order."""
+
+
+class NothingImportedError(DataError):
+    """Not one series of the files could be imported; `failures` maps each to its reason."""
 
 
 class FetchWarning(UserWarning):

@@ -23,6 +23,7 @@ __all__ = [
     "print_account",
     "print_anything",
     "print_exchanges",
+    "print_import",
     "print_summary",
     "print_total",
     "progress",
@@ -157,6 +158,64 @@ def print_exchanges(found: Mapping[str, Any]) -> None:
         "every absence read twice.",
         soft_wrap=True,
     )
+
+
+def print_import(account: Mapping[str, Any]) -> None:
+    """Print what an import took, a line per series, and why rows were left out."""
+    from rich.table import Table
+
+    console = _console(sys.stdout)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Dataset")
+    table.add_column("Symbol")
+    for title in ("Rows", "New", "Revised", "Known"):
+        table.add_column(title, justify="right")
+    table.add_column("Left out")
+    for one in account["series"]:
+        left_out = dict(one["skipped"])
+        left_out["not what the exchange answered"] = one["differs_from_exchange"]
+        left_out["confirmed absent by the exchange"] = one["absent_on_exchange"]
+        table.add_row(
+            f"{one['exchange']} {one['market_type']} {one['timeframe']}",
+            one["symbol"],
+            *(f"{one[name]:,}" for name in ("rows", "new", "revised", "known")),
+            ", ".join(f"{count:,} {why}" for why, count in left_out.items() if count) or "-",
+        )
+    if account["series"]:
+        console.print(table)
+    for where, failure in account["failures"].items():
+        console.print(f"not imported: {where}: {failure['message']}", soft_wrap=True)
+    for one in account["series"]:
+        for note in one["notes"]:
+            console.print(f"{one['file']}: {note}", soft_wrap=True)
+        if one["checked"] is not None:
+            console.print(f"{one['file']}: {_checked(one['checked'])}", soft_wrap=True)
+    for note in account["notes"]:
+        console.print(note, soft_wrap=True)
+    would = "would be taken" if account["dry_run"] else "taken"
+    console.print(
+        f"{account['taken']:,} candles of {counted(len(account['series']), 'series')} {would} in "
+        f"{_duration(account['seconds'])}",
+        style="bold",
+    )
+
+
+def _checked(found: Mapping[str, Any]) -> str:
+    if not found["compared"]:
+        return "not checked, its candles are older than the exchange's API reaches back"
+    return (
+        f"checked, {found['matching']} of {found['compared'] + found['missing']} candles are what "
+        f"the exchange answers, {found['identical']} to the last bit"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> counted(1, "symbol"), counted(2, "symbol"), counted(1, "series")
+    ('1 symbol', '2 symbols', '1 series')
+    """
+    return f"{number:,} {noun}" if number == 1 or noun == "series" else f"{number:,} {noun}s"
 
 
 @contextmanager

@@ -681,7 +681,7 @@ def test_no_code_of_the_file_runs(which: str, sentinel: Path) -> None:
         assert outcome(packed(honest[:at] + call + honest[at:])) == "corrupt"
 
 
-@pytest.mark.parametrize("known", sorted(inert._NAMES))
+@pytest.mark.parametrize("known", sorted(inert.NAMES))
 @pytest.mark.parametrize(
     "arguments",
     [b")", text("os.system") + b"\x85", b"NNN\x87", b"(NNNNt",
@@ -705,7 +705,7 @@ def mutated(value: Any, change: Callable[[Any], Any]) -> Iterator[Any]:
                 yield inert._Call(value.name, args, value.state)
         for state in mutated(value.state, change):
             yield inert._Call(value.name, value.args, state)
-        for other in sorted(inert._NAMES)[::5]:
+        for other in sorted(inert.NAMES)[::5]:
             yield inert._Call(other, value.args, value.state)
     elif isinstance(value, (tuple, list)):
         for at, item in enumerate(value):
@@ -731,12 +731,12 @@ def mutated(value: Any, change: Callable[[Any], Any]) -> Iterator[Any]:
 def test_descriptions_with_one_part_replaced(new: Any, layout: str) -> None:
     """Whatever stands in place of any one part, the result is a refusal or well-formed tables."""
     value = data_object({"Open": frame(random_values(2, 1), "A")}, layout)
-    honest = inert._Machine(memoryview(pickled(value))).run()
+    honest = inert.ProMachine(memoryview(pickled(value))).run()
     tried = 0
     for odd in mutated(honest, lambda _old: new):
         tried += 1
         try:
-            found = inert._Reader(budget=1 << 20).data(odd)
+            found = inert.Reader(budget=1 << 20).data(odd)
         except inert._UnreadableError:
             continue
         for table in found.tables.values():
@@ -812,7 +812,7 @@ from backtester.data.storage import inert
 import blosc2, struct
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    inert._unpack = memoryview
+    inert.unpack = memoryview
     inert.read_pro(b"\\x80\\x04" + {body} + b".", "x")
 except CorruptDatasetError:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -929,12 +929,14 @@ def test_settings_nested_without_end() -> None:
 
 def test_one_description_in_two_roles() -> None:
     """What has been read as names does not pass for times."""
-    honest = inert._Machine(memoryview(pickled(data_object({"A": frame(random_values(2))})))).run()
+    honest = inert.ProMachine(
+        memoryview(pickled(data_object({"A": frame(random_values(2))})))
+    ).run()
     tables = honest.args[1].state["init_kwargs"]["data"].args[1].state["init_kwargs"]
     axes = tables["A"].state["_mgr"].args[1]
     axes[1] = axes[0]
     with pytest.raises(inert._UnreadableError, match="index of the usual kind"):
-        inert._Reader(budget=1 << 20).data(honest)
+        inert.Reader(budget=1 << 20).data(honest)
 
 
 # ---------------------------------------------------------------------------- damage

@@ -35,14 +35,19 @@ from backtester.data.errors import (
 )
 from backtester.data.fetching.archives.plan import archive_url
 from backtester.data.fetching.budget import Budget, Ledger, Limit, Ticket, default_ledger_path
-from backtester.data.fetching.capabilities import Capability, capability_of, stated_limits
+from backtester.data.fetching.capabilities import (
+    Capability,
+    capability_of,
+    certified,
+    stated_limits,
+)
 from backtester.data.fetching.faults import HttpAnswer, translate
 from backtester.data.fetching.klines import KlinesPage
 from backtester.data.fetching.paging import Ask
 from backtester.data.model import Market, MarketType, Timeframe
 from backtester.data.settings import sandbox_url, venue
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "require_known"]
 
 _UNLIMITED = (Limit(10**12, 1.0),)
 _GENERIC_WINDOW_S = 4.0
@@ -477,18 +482,34 @@ class _Shared:
         return result
 
 
+def require_known(exchange_id: str) -> None:
+    """Refuse an exchange id that neither we nor ccxt know.
+
+    Raises
+    ------
+    UnknownExchangeError
+        With the nearest ids.
+    """
+    if exchange_id != "sandbox" and exchange_id not in {row[0] for row in certified()}:
+        _ccxt_class(exchange_id)
+
+
 def _client_class(exchange_id: str) -> Any:
+    name = "binance" if exchange_id == "sandbox" else exchange_id
+    return type(f"Shared_{name}", (_Shared, _ccxt_class(name)), {})
+
+
+def _ccxt_class(exchange_id: str) -> Any:
     from backtester.data.fetching.lazy_ccxt import exchange_class, exchange_ids
 
-    name = "binance" if exchange_id == "sandbox" else exchange_id
-    base = exchange_class(name)
-    if base is None:
+    found = exchange_class(exchange_id)
+    if found is None:
         near = difflib.get_close_matches(exchange_id, [*exchange_ids(), "sandbox"], n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise UnknownExchangeError(
             f"unknown exchange {exchange_id!r}{hint}", value=exchange_id, suggestions=near
         )
-    return type(f"Shared_{name}", (_Shared, base), {})
+    return found
 
 
 def _connected(client_class: Any, settings: dict[str, Any]) -> Any:

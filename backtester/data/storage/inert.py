@@ -28,7 +28,16 @@ from backtester.data.storage.pickles import UnreadableError as _UnreadableError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ForeignData", "ForeignTable", "read_pro"]
+__all__ = [
+    "NAMES",
+    "ForeignData",
+    "ForeignTable",
+    "ProMachine",
+    "Reader",
+    "read_pro",
+    "read_unpacked",
+    "unpack",
+]
 
 
 # --------------------------------------------------------------------------- what comes out
@@ -165,17 +174,28 @@ def read_pro(data: bytes | memoryview, source: str) -> ForeignData:
         altered, hostile, or of another make. `path` is `source`.
     """
     with reading(source, " as a VectorBT PRO file"):
-        content = _unpack(memoryview(data).cast("B"))
-        return _Reader(_SMALL + 4 * len(content)).data(_Machine(content).run())
+        content = unpack(memoryview(data).cast("B"))
+        return read_unpacked(content)
 
 
-_MAX_RATIO = 1000  # tables that are nearly all padding reach a few hundred
+def read_unpacked(content: memoryview) -> ForeignData:
+    """Read the pickle itself, where it stands in a file without compression.
+
+    Raises
+    ------
+    UnreadableError
+        What is wrong, in words; see `pickles.reading`.
+    """
+    return Reader(_SMALL + 4 * len(content)).data(ProMachine(content).run())
 
 
-def _unpack(data: memoryview) -> memoryview:
+MAX_RATIO = 1000  # tables that are nearly all padding reach a few hundred
+
+
+def unpack(data: memoryview) -> memoryview:
     """Unpack the chunk a file begins with; VectorBT PRO does not look at what follows it."""
-    length = blosc.chunk_length(data[: blosc.HEADER_SIZE], ratio=_MAX_RATIO)
-    return memoryview(blosc.decompress(data[:length], ratio=_MAX_RATIO))
+    length = blosc.chunk_length(data[: blosc.HEADER_SIZE], ratio=MAX_RATIO)
+    return memoryview(blosc.decompress(data[:length], ratio=MAX_RATIO))
 
 
 # --------------------------------------------------------------------------- the names
@@ -187,6 +207,7 @@ _TIMEZONE = "datetime.timezone"
 _DTYPE = "numpy.dtype"
 _RECONSTRUCT_ARRAY = {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"}
 _DATETIME_ARRAY = "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"
+_NO_NUMBERS = {_DATETIME_ARRAY, "pandas.arrays.ArrowStringArray"}
 _BLOCK = "pandas._libs.internals._unpickle_block"
 _TIMESTAMP = "pandas._libs.tslibs.timestamps._unpickle_timestamp"
 _FRAME = "pandas.core.frame.DataFrame"
@@ -199,7 +220,7 @@ _RECONSTRUCT = "vectorbtpro.utils.pickling.reconstruct"
 # Every name in 16 real files of May 2025: VectorBT PRO of that time, pandas 2, numpy 1 and 2.
 # Only Day and Hour are among the offsets there; the others are those of the other timeframes.
 _OFFSETS = ("Second", "Minute", "Hour", "Day", "Week", "MonthBegin")
-_NAMES = {
+NAMES = {
     _CREATE_ARRAY, _LOAD_TYPE, _TIMEDELTA, _TIMEZONE, _DTYPE, "numpy.ndarray", *_RECONSTRUCT_ARRAY,
     _DATETIME_ARRAY, _BLOCK, _TIMESTAMP, _FRAME, _NEW_INDEX, _NEW_DATETIME_INDEX, _BLOCK_MANAGER,
     _REC_STATE, _RECONSTRUCT,
@@ -209,10 +230,10 @@ _NAMES = {
 }  # fmt: skip
 
 
-class _Machine(Machine):
+class ProMachine(Machine):
     """Knows the names of these files, and how dill has a class called."""
 
-    names = frozenset(_NAMES)
+    names = frozenset(NAMES)
     most_steps = 2_000_000  # some 350 per symbol, each taking up to 200 bytes of memory
 
     def callee(self, what: _Name | _Call) -> str:
@@ -240,7 +261,7 @@ _MAX_PLAIN = 200_000  # some 20 per symbol
 _INT32 = range(-(1 << 31), 1 << 31)
 
 
-class _Reader:
+class Reader:
     """Finds the tables in what the machine put together.
 
     Parameters
@@ -360,7 +381,7 @@ class _Reader:
         parts = (_Call, _Call, object)
         cells, placement, _ = _args(call, _BLOCK, parts, "a block of a table is not one")
         where = self.placement(placement, columns)
-        if cells.name == _DATETIME_ARRAY:
+        if cells.name in _NO_NUMBERS:
             return where, None
         kind, array = self.array(cells)
         if kind not in _NUMBERS:
@@ -385,11 +406,16 @@ class _Reader:
         return list(where)
 
     def columns(self, call: _Call) -> tuple[str, ...]:
-        kind, labels = self.array(_index_data(call, _NEW_INDEX))
-        _expect(kind == "O8", "the columns of a table are not named")
+        labels = self.labels(_index_data(call, _NEW_INDEX))
         names = tuple(_text(label, "the name of a column") for label in labels)
         _expect(len(set(names)) == len(names), "two columns of a table have the same name")
         return names
+
+    def labels(self, data: Any) -> Sequence[Any]:
+        """Read what an index of names was made of."""
+        kind, labels = self.array(data)
+        _expect(kind == "O8", "the columns of a table are not named")
+        return labels  # type: ignore[no-any-return]  # a list, where the kind is that
 
     def times(self, call: _Call) -> NDArray[np.int64]:
         """Read a DatetimeIndex; the time zone only changes how the same times are shown."""

@@ -1,0 +1,87 @@
+"""`vbt-data import`: candles of other programs into the store."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backtester.data import rendering
+from backtester.data.commands.shared import (
+    EXIT_FAILED,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    Output,
+    Quiet,
+    Verbose,
+    settings_of,
+)
+
+__all__ = ["import_files"]
+
+
+def import_files(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files, or folders of files.")
+    ],
+    exchange: Annotated[
+        str | None,
+        typer.Option("--exchange", "-e", help="Exchange id, where the files do not say it."),
+    ] = None,
+    market_type: Annotated[
+        str | None,
+        typer.Option("--market-type", "--market", "-m", help="spot, swap or future, likewise."),
+    ] = None,
+    timeframe: Annotated[
+        str | None, typer.Option("--timeframe", "-t", help="Length of a candle, likewise.")
+    ] = None,
+    symbol: Annotated[
+        str | None,
+        typer.Option("--symbol", "-s", help="Symbol of a file's one series, or one of its many."),
+    ] = None,
+    last_is_closed: Annotated[
+        bool,
+        typer.Option("--last-is-closed", help="Take the last row of every series too."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare a sample with the exchange before taking it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be taken, and store nothing.")
+    ] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge candles of other programs into the store.
+
+    Files of VectorBT PRO and open-source VectorBT, HDF5, CSV, Parquet, Feather and freqtrade.
+    """
+    output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
+    with output.guarded():
+        from backtester.data.importing.importer import import_data
+
+        if config is not None and exchange is None:
+            output.usage("--config needs --exchange: its tables are named by exchange")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what went wrong is in the account
+            report = import_data(
+                files,
+                exchange,
+                market_type,
+                timeframe,
+                symbol,
+                last_is_closed=last_is_closed,
+                check=check,
+                dry_run=dry_run,
+                exchange_config=settings_of(config, exchange or ""),
+                data_dir=data_dir,
+            )
+        output.show(report.account(), rendering.print_import)
+        if report.failures:
+            raise typer.Exit(EXIT_FAILED)

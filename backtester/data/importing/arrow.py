@@ -1,0 +1,146 @@
+"""Decode Parquet and Feather files, those of pandas and of freqtrade included.
+
+Only the columns of candles are read, batch by batch, as Arrow's own types: the metadata
+that pandas writes beside them is not interpreted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from backtester.data.candles import COLUMNS
+from backtester.data.errors import CandleError, OptionError
+from backtester.data.importing.columns import (
+    milliseconds,
+    place_columns,
+    ticks_of,
+    time_column,
+    times_of_texts,
+)
+from backtester.data.importing.found import NOTHING_SAID, Found, Rows
+from backtester.data.importing.names import other_than_candles, said_by_name
+from backtester.data.importing.opening import Content, unreadable
+
+__all__ = ["decode_feather", "decode_parquet"]
+
+_BATCH = 1 << 17
+_HARMLESS_ROWS = 2_000_000
+_INDEX_NAMES = ("__index_level_0__",)
+
+
+def decode_parquet(content: Content) -> Iterator[Found]:
+    """Decode a Parquet file; errors as in `opening.series_in`."""
+    with _reading(content.where) as pa:
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(_source(content, pa), memory_map=False) as file:
+            size = _size(content)
+            _require_honest(file.metadata.num_rows, size, content.where)
+            names = [field.name for field in file.schema_arrow]
+            yield _found(
+                content,
+                names,
+                lambda wanted: file.iter_batches(_BATCH, columns=wanted),
+                size,
+            )
+
+
+def decode_feather(content: Content) -> Iterator[Found]:
+    """Decode a Feather (Arrow IPC) file; errors as in `opening.series_in`."""
+    with _reading(content.where) as pa:
+        reader = pa.ipc.open_file(_source(content, pa))
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        names = [field.name for field in reader.schema]
+        yield _found(
+            content,
+            names,
+            lambda wanted: (batch.select(wanted) for batch in batches),
+            _size(content),
+        )
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.ipc
+    except ImportError as error:
+        raise OptionError(
+            "reading Parquet and Feather files needs pyarrow: pip install 'backtester[parquet]'",
+            value=where,
+        ) from error
+    try:
+        yield pa
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, CandleError):
+            raise
+        raise unreadable(where, f"Arrow cannot read it ({error})") from error
+
+
+def _source(content: Content, pa: Any) -> Any:
+    return str(content.path) if content.path else pa.BufferReader(content.whole())
+
+
+def _size(content: Content) -> int:
+    return content.path.stat().st_size if content.path else _HARMLESS_ROWS
+
+
+def _require_honest(rows: int, size: int, where: str) -> None:
+    """Refuse a table of more rows than its bytes can hold: a real candle takes several bytes."""
+    if rows > max(_HARMLESS_ROWS, size):
+        raise unreadable(where, f"it claims {rows} rows in {size} bytes")
+
+
+def _found(content: Content, names: Sequence[str], batches: Any, size: int) -> Found:
+    other = other_than_candles(content.name)
+    if other is not None:
+        note = f"left out: it holds {other} data, not candles of trades"
+        return Found(content.where, NOTHING_SAID, None, notes=(note,))
+    try:
+        known = ["index" if name in _INDEX_NAMES else name for name in names]
+        at = [time_column(known), *place_columns(known, said_by_name(content.name).symbol)]
+        return Found(content.where, NOTHING_SAID, _rows([names[i] for i in at], batches, size))
+    except CandleError as error:
+        return Found(content.where, NOTHING_SAID, None, problem=error)
+
+
+def _rows(names: Sequence[str], batches: Any, size: int) -> Rows:
+    times, tables = [np.empty(0, np.int64)], [np.empty((0, len(COLUMNS)))]
+    total = 0
+    read: Iterable[Any] = batches(list(names))
+    for batch in read:
+        total += batch.num_rows
+        _require_honest(total, size, "the table")
+        times.append(_times(batch.column(0)))
+        tables.append(np.stack([_values(batch.column(i)) for i in range(1, 6)], axis=1))
+    return Rows(np.concatenate(times), np.concatenate(tables))
+
+
+def _times(column: Any) -> Any:
+    import pyarrow as pa
+
+    if column.null_count:
+        raise CandleError("it has rows without a time")
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return times_of_texts(column.to_pylist())
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"))
+    if pa.types.is_timestamp(column.type):  # a zone changes how it is shown, not when it is
+        ticks = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        return milliseconds(ticks, column.type.unit)
+    return ticks_of(column.to_numpy(zero_copy_only=False))
+
+
+def _values(column: Any) -> Any:
+    import pyarrow as pa
+
+    kind = column.type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+        raise CandleError(f"a column of it is of type {kind}, not of numbers")
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)

@@ -1,0 +1,224 @@
+"""Find the columns of candles by their many names, and read times of every kind. Pure."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backtester.data.candles import COLUMNS
+from backtester.data.errors import CandleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "milliseconds",
+    "numbers",
+    "place_columns",
+    "ticks_of",
+    "time_column",
+    "times_of_texts",
+]
+
+_TIME_NAMES = (
+    "opentime", "timestamp", "unix", "ts", "time", "datetime", "date", "candlebegintime",
+    "start", "startat", "t", "index", "unnamed:0", "",
+)  # fmt: skip
+"""Normalised names of a column of open times, the most telling first."""
+_VALUE_NAMES: Mapping[str, tuple[str, ...]] = {
+    "Open": ("open", "o", "openprice", "priceopen"),
+    "High": ("high", "h", "highprice", "pricehigh"),
+    "Low": ("low", "l", "lowprice", "pricelow"),
+    "Close": ("close", "c", "closeprice", "priceclose"),
+    "Volume": ("volume", "v", "vol", "basevolume", "volumebase"),
+}
+_PER_MS = {"us": 1_000, "ns": 1_000_000}
+_MS_PER = {"s": 1_000, "ms": 1}
+_SECONDS, _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**8, 10**11, 10**14, 10**17
+"""From which number on a count since the epoch is one of these: all begin in 1973."""
+_ZONE = re.compile(r"(?:Z|z| ?UTC|[+-]00:?00)\Z")
+_ISO = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?\Z"
+)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[ _\-()]", "", name.strip().lower())
+
+
+def place_columns(names: Sequence[str], symbol: str | None = None) -> list[int]:
+    """Find where the five columns of candles stand.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all columns.
+    symbol : str, optional
+        Tells which of several volumes counts base units: of ``Volume BTC`` and ``Volume USDT``
+        the first, for ``BTC/USDT``.
+
+    Raises
+    ------
+    CandleError
+        Some are missing; `missing` names them.
+    """
+    normal = [_normal(name) for name in names]
+    found: dict[str, int] = {}
+    for column, spellings in _VALUE_NAMES.items():
+        at = next((normal.index(one) for one in spellings if one in normal), None)
+        if at is None and column == "Volume":
+            at = _base_volume(normal, symbol)
+        if at is not None:
+            found[column] = at
+    missing = [column for column in COLUMNS if column not in found]
+    if missing:
+        has = ", ".join(repr(name) for name in names) or "nothing"
+        alone = len(names) == 1 or missing == ["Open", "High", "Low", "Volume"]
+        closes = " (closes alone are not candles)" if alone else ""
+        raise CandleError(
+            f"it has no {', '.join(missing)}{closes}; its columns are {has}",
+            missing=tuple(missing),
+        )
+    return [found[column] for column in COLUMNS]
+
+
+def time_column(names: Sequence[str]) -> int:
+    """Find where the open times stand.
+
+    Raises
+    ------
+    CandleError
+        No column is called like that.
+    """
+    normal = [_normal(name) for name in names]
+    at = next((normal.index(name) for name in _TIME_NAMES if name in normal), None)
+    if at is None:
+        has = ", ".join(repr(name) for name in names)
+        raise CandleError(f"it has no column of times; its columns are {has}")
+    return at
+
+
+def _base_volume(normal: Sequence[str], symbol: str | None) -> int | None:
+    of_some = [at for at, name in enumerate(normal) if name.startswith("volume")]
+    if len(of_some) == 1:
+        return of_some[0]
+    base = re.split(r"[-_/:]", symbol)[0].lower() if symbol else None
+    matching = [at for at in of_some if base and normal[at] == f"volume{base}"]
+    return matching[0] if len(matching) == 1 else None
+
+
+def milliseconds(ticks: NDArray[np.int64], unit: str | None = None) -> NDArray[np.int64]:
+    """Turn counts since the epoch into milliseconds.
+
+    Parameters
+    ----------
+    ticks : int64 (n,)
+    unit : str, optional
+        ``s``, ``ms``, ``us`` or ``ns``; told from each number's size when not given, since
+        files change it within (Binance's from 2025 on).
+
+    Raises
+    ------
+    CandleError
+        Some are no times, or stand between two milliseconds.
+    """
+    ticks = ticks.astype(np.int64)
+    if unit in _MS_PER:
+        if (np.abs(ticks) > 2**53).any():
+            raise CandleError("it has times beyond all times")
+        return ticks * _MS_PER[unit]
+    if unit is None:
+        if ticks.size and int(ticks.min()) < _SECONDS:
+            raise CandleError(f"its times are not counted since 1970: one is {int(ticks.min())}")
+        per = np.select(
+            [ticks >= _NANOSECONDS, ticks >= _MICROSECONDS], [_PER_MS["ns"], _PER_MS["us"]], 1
+        )
+        ticks = np.where(ticks < _MILLISECONDS, ticks * 1000, ticks)
+    else:
+        per = np.full(ticks.shape, _PER_MS[unit])
+    if (ticks % per).any():
+        raise CandleError("it has times between two milliseconds")
+    return np.asarray(ticks // per)
+
+
+def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
+    """Read texts as numbers, bit for bit as `float` does; NaN for what is none."""
+    try:
+        return np.array(list(map(float, cells)), np.float64)
+    except ValueError:
+        return np.array([_number(cell) for cell in cells], np.float64)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def times_of_texts(cells: Sequence[str]) -> NDArray[np.int64]:
+    """Read texts as times, UTC epoch milliseconds: counts since the epoch or ISO dates.
+
+    A date without a zone is UTC.
+
+    Raises
+    ------
+    CandleError
+        For anything else, such as ``01/02/2024``, which could be two days.
+    """
+    if not cells:
+        return np.empty(0, np.int64)
+    if re.fullmatch(r"[0-9]+(?:\.0*)?", cells[0].strip()):
+        try:
+            return milliseconds(np.array(list(map(int, map(_whole, cells))), np.int64))
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, CandleError):
+                raise
+            raise CandleError(f"it has times that are no whole numbers: {error}") from error
+    bare = [_ZONE.sub("", cell.strip()) for cell in cells]
+    if all(map(_ISO.match, bare)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                return np.array(bare, "datetime64[us]").astype(np.int64) // 1_000
+        except (ValueError, Warning) as error:
+            raise CandleError(f"it has dates that are none: {error}") from error
+    return np.array([_iso_with_zone(cell.strip()) for cell in cells], np.int64)
+
+
+def _whole(cell: str) -> str:
+    """Give a count as it is, or without a fraction of zero."""
+    return cell.strip().rstrip("0").removesuffix(".") if "." in cell else cell
+
+
+def _iso_with_zone(cell: str) -> int:
+    try:
+        moment = datetime.fromisoformat(cell)
+    except ValueError:
+        raise CandleError(
+            f"it has a date that is not ISO (2024-01-31 10:00) and not a count: {cell[:40]!r}"
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def ticks_of(values: Any) -> NDArray[np.int64]:
+    """Read an array of whole numbers or of NumPy's datetimes as milliseconds."""
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        if np.isnat(array).any():
+            raise CandleError("it has rows without a time")
+        unit = np.datetime_data(array.dtype)[0]
+        return milliseconds(array.astype(np.int64), unit)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array % 1).any():
+            raise CandleError("it has times that are not whole numbers")
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise CandleError(f"its times are of type {array.dtype}")
+    return milliseconds(array.astype(np.int64))

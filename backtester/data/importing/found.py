@@ -1,0 +1,88 @@
+"""What every format is decoded to, and what a name or a file says about its candles. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from backtester.data.candles import COLUMNS
+from backtester.data.errors import CandleError
+from backtester.data.model import MarketType, Timeframe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["NOTHING_SAID", "Found", "Rows", "Said"]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said about candles: by a file's name, by its content, or by the user."""
+
+    exchange: str | None = None
+    market_type: MarketType | None = None
+    timeframe: Timeframe | None = None
+    symbol: str | None = None
+    """In any spelling."""
+
+    def over(self, other: Said) -> Said:
+        """Give what both say; where both speak, this one counts."""
+        mine = {f.name: getattr(self, f.name) for f in fields(self)}
+        theirs = {f.name: getattr(other, f.name) for f in fields(other)}
+        return Said(**{k: theirs[k] if v is None else v for k, v in mine.items()})
+
+    def against(self, other: Said) -> list[str]:
+        """List where two contradict each other, symbols aside: those have many spellings."""
+        pairs = (
+            (f.name.replace("_", " "), getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.name != "symbol"
+        )
+        return [
+            f"{name}: {mine} and {theirs}"
+            for name, mine, theirs in pairs
+            if mine is not None and theirs is not None and mine != theirs
+        ]
+
+
+NOTHING_SAID = Said()
+_NAMELESS = PurePath()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Candles as a file has them: in any order, perhaps padded, unchecked."""
+
+    open_time: NDArray[np.int64]
+    """UTC epoch milliseconds, shape (n,)."""
+    values: NDArray[np.float64]
+    """Shape (n, 5), columns as in `COLUMNS`; NaN where the file has no number."""
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.open_time), len(COLUMNS)):
+            raise CandleError(f"{len(self.open_time)} times for values {self.values.shape}")
+
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """One series in a file."""
+
+    where: str
+    """The file, and the place in it where it holds several: ``candles.h5/BTC_USDT``."""
+    said: Said
+    """What the content itself says; what the file's name says is not in it."""
+    rows: Rows | None
+    """None where `problem` or a note says why there are none."""
+    last_closed: bool = False
+    """Whether the last candle is known to have been finished when the file was written."""
+    notes: tuple[str, ...] = ()
+    """What was assumed on the way; without rows or problem, why it is no matter for us."""
+    problem: CandleError | None = None
+    """Why nothing of it can be taken, such as closes alone."""
+    name: PurePath = _NAMELESS
+    """The path of the file, or of a compressed file's member, which may say more."""

@@ -1,0 +1,539 @@
+"""Import files into the store: the one place of this package that acts."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from backtester.data.candles import Answer, Candles, Series
+from backtester.data.errors import (
+    CandleError,
+    CorruptDatasetError,
+    DataError,
+    FetchError,
+    FetchWarning,
+    NothingImportedError,
+    OptionError,
+    RequestError,
+    UnknownSymbolError,
+)
+from backtester.data.fetching.request import describe
+from backtester.data.fetching.symbols import SymbolBook
+from backtester.data.home import Home, home_in
+from backtester.data.importing.found import Found, Said
+from backtester.data.importing.merging import Difference, News, news_of
+from backtester.data.importing.names import said_by_name, unified
+from backtester.data.importing.opening import files_in, series_in
+from backtester.data.importing.screening import Screened, screen, spacing_of
+from backtester.data.model import DatasetKey, MarketType, Timeframe, format_ms
+
+__all__ = ["ImportReport", "ImportedSeries", "import_data"]
+
+_log = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+
+_FLUSH_BYTES = 32 << 20
+_EXAMPLES = 5
+
+
+def import_data(
+    paths: PathLike | Sequence[PathLike],
+    exchange_id: str | None = None,
+    market_type: str | None = None,
+    timeframe: str | None = None,
+    symbol: str | None = None,
+    *,
+    last_is_closed: bool = False,
+    check: bool = False,
+    dry_run: bool = False,
+    exchange_config: Mapping[str, Any] | None = None,
+    data_dir: PathLike | None = None,
+) -> ImportReport:
+    """Merge candles that other programs stored into what is stored here.
+
+    Read are files of VectorBT PRO and of open-source VectorBT (``Data.save``), HDF5 files of
+    pandas and PyTables, CSV, Parquet and Feather files, freqtrade's among them, also in zip,
+    gzip and bzip2. Nothing in a file is run.
+
+    Parameters
+    ----------
+    paths : path or list of paths
+        Files, or folders of files.
+    exchange_id, market_type, timeframe : str, optional
+        What the candles are of. Where not given, the content says it, or the file's name
+        (``binance_spot_1h.…``). What is said nowhere is asked for by an error, never assumed.
+    symbol : str, optional
+        Names the series of a file that holds one; chooses one of a file that holds several.
+    last_is_closed : bool
+        Take the last row of every series too. Otherwise it counts as unfinished, unless the
+        format proves that it was not (our own files, the archives of Binance).
+    check : bool
+        Compare a sample of every series with the exchange, and take it only if it is the same
+        market's.
+    dry_run : bool
+        Tell what would be taken, and store nothing.
+    exchange_config : Mapping, optional
+        ccxt settings for `check`.
+    data_dir : path, optional
+        See `fetch_data`.
+
+    Returns
+    -------
+    ImportReport
+        What was taken of every series, what was not, and why. A second import of the same
+        files takes nothing.
+
+    Raises
+    ------
+    RequestError
+        The arguments are wrong, or what a format needs is not installed.
+    NothingImportedError
+        Not one series could be read; `account` has the reasons.
+    StorageError
+        The store could not be written.
+
+    Warns
+    -----
+    FetchWarning
+        Some series could not be taken; ``report.failures`` says why.
+
+    Notes
+    -----
+    Every row passes the checks that a page from an exchange passes. Imported candles count as
+    present and nothing as absent: a fetch asks for the gaps between them. Where the exchange
+    itself has answered for a candle, its answer stays and the difference is told; a candle that
+    was handed in before is revised.
+    """
+    asked = Said(
+        exchange_id.strip().lower() if exchange_id else None,
+        MarketType.parse(market_type) if market_type else None,
+        Timeframe.parse(timeframe) if timeframe else None,
+        symbol,
+    )
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise OptionError("name at least one file to import")
+    files = list(dict.fromkeys(file for path in given for file in files_in(Path(path))))
+    begun = time.monotonic()
+    work = _Import(
+        home_in(data_dir),
+        asked,
+        last_is_closed=last_is_closed,
+        check=check,
+        config=exchange_config,
+        report=ImportReport(dry_run=dry_run),
+    )
+    for path in files:
+        work.take_file(path)
+    work.finish()
+    work.report.seconds = time.monotonic() - begun
+    work.report.tell()
+    return work.report
+
+
+# --------------------------------------------------------------------------- the report
+
+
+@dataclass(slots=True)
+class ImportedSeries:
+    """What became of one series of a file."""
+
+    where: str
+    key: DatasetKey
+    symbol: str
+    """Unified; the one it is stored under."""
+    rows: int
+    """That the file has of it, padding included."""
+    skipped: dict[str, int]
+    """Rows by the reason for which they were left out."""
+    new: int
+    """Candles that were not stored before."""
+    revised: int
+    """Candles handed in before that are different now; each is a `Revision`."""
+    known: int
+    """Candles that were stored already, bit for bit."""
+    kept: list[Difference]
+    """Where the exchange's own answer differs, and stays."""
+    absent: int
+    """Candles that the exchange has confirmed not to exist; not taken."""
+    first_ms: int | None
+    """Open time of the first candle taken or known, UTC epoch milliseconds."""
+    last_ms: int | None
+    notes: tuple[str, ...] = ()
+    checked: dict[str, Any] | None = None
+    """How a sample compares with the exchange; None where it was not asked."""
+
+    @property
+    def taken(self) -> int:
+        """Candles that the store had not, or had otherwise."""
+        return self.new + self.revised
+
+    def account(self) -> dict[str, Any]:
+        """Give all of it as plain values."""
+        return {
+            "file": self.where,
+            "exchange": self.key.exchange,
+            "market_type": self.key.market_type.value,
+            "timeframe": str(self.key.timeframe),
+            "symbol": self.symbol,
+            "rows": self.rows,
+            "taken": self.taken,
+            "new": self.new,
+            "revised": self.revised,
+            "known": self.known,
+            "skipped": self.skipped,
+            "differs_from_exchange": len(self.kept),
+            "differences": [_plain_difference(one) for one in self.kept[:_EXAMPLES]],
+            "absent_on_exchange": self.absent,
+            "first_ms": self.first_ms,
+            "last_ms": self.last_ms,
+            "notes": list(self.notes),
+            "checked": self.checked,
+        }
+
+
+def _plain_difference(one: Difference) -> dict[str, Any]:
+    return {"open_time": one.open_time, "stored": list(one.stored), "file": list(one.file)}
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import took, series by series, and what it could not take."""
+
+    dry_run: bool = False
+    series: list[ImportedSeries] = field(default_factory=list)
+    failures: dict[str, DataError] = field(default_factory=dict)
+    """By file, or by file and series."""
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def taken(self) -> int:
+        """Candles taken of all series."""
+        return sum(one.taken for one in self.series)
+
+    def account(self) -> dict[str, Any]:
+        """Give the machine-readable account: plain values, times in UTC epoch milliseconds."""
+        return {
+            "dry_run": self.dry_run,
+            "taken": self.taken,
+            "series": [one.account() for one in self.series],
+            "failures": {where: describe(error) for where, error in self.failures.items()},
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def tell(self) -> None:
+        """Log what happened, and warn or raise where it was not as asked.
+
+        Raises
+        ------
+        DataError
+            Nothing could be taken of any series: the one kind of error there was, or
+            `NothingImportedError`.
+        """
+        _log.info(
+            "imported %d candles of %d series in %.3f s",
+            self.taken, len(self.series), self.seconds,
+        )  # fmt: skip
+        for one in self.series:
+            if one.kept:
+                _log.warning(
+                    "%s: %d candles of %s are not what the exchange answered, and not taken",
+                    one.where, len(one.kept), one.symbol,
+                )  # fmt: skip
+        if not self.failures:
+            return
+        listed = "; ".join(f"{where}: {error}" for where, error in self.failures.items())
+        if not self.series:
+            raise self._nothing(listed)
+        message = f"{len(self.failures)} series or files were not imported: {listed}"
+        _log.warning("%s", message)
+        warnings.warn(message, FetchWarning, stacklevel=3)
+
+    def _nothing(self, listed: str) -> DataError:
+        errors = list(self.failures.values())
+        told = {"failures": dict(self.failures), "account": self.account()}
+        if len(errors) == 1:
+            return type(errors[0])(str(errors[0]), **{**errors[0].facts, **told})
+        return NothingImportedError(f"nothing was imported: {listed}", **told)
+
+
+# --------------------------------------------------------------------------- the work
+
+
+@dataclass(slots=True)
+class _Target:
+    """A dataset that is imported into: what of it is known, and what is on its way there."""
+
+    series: dict[str, Series] = field(default_factory=dict)
+    pending: list[Answer] = field(default_factory=list)
+    imports: dict[str, Any] = field(default_factory=dict)
+    """For the metadata: which file brought how many candles of which symbol."""
+    changed: bool = False
+
+
+class _Import:
+    """One call of `import_data`."""
+
+    def __init__(
+        self,
+        home: Home,
+        asked: Said,
+        *,
+        last_is_closed: bool,
+        check: bool,
+        config: Mapping[str, Any] | None,
+        report: ImportReport,
+    ) -> None:
+        self.home = home
+        self.asked = asked
+        self.last_is_closed = last_is_closed
+        self.check = check
+        self.config = config
+        self.report = report
+        self.now_ms = time.time_ns() // 1_000_000
+        self.targets: dict[DatasetKey, _Target] = {}
+
+    def take_file(self, path: Path) -> None:
+        """Import one file; what is wrong with it or in it becomes a failure."""
+        counts: dict[DatasetKey, dict[str, int]] = {}
+        try:
+            for found in _chosen(series_in(path), self.asked):
+                if found.rows is None and found.problem is None:
+                    self.report.notes += [f"{found.where}: {note}" for note in found.notes]
+                    continue
+                one = self._attempt(found, path)
+                if one is not None and one.taken:
+                    own = counts.setdefault(one.key, {})
+                    own[one.symbol] = own.get(one.symbol, 0) + one.taken
+        except RequestError:
+            raise
+        except (CorruptDatasetError, CandleError) as error:
+            self.report.failures[getattr(error, "path", None) or str(path)] = error
+        if counts and not self.report.dry_run:
+            origin = _origin(path, self.now_ms)
+            for key, taken in counts.items():
+                label = f"{format_ms(self.now_ms)} {path.name}"
+                self.targets[key].imports[label] = {**origin, "candles": taken}
+
+    def _attempt(self, found: Found, path: Path) -> ImportedSeries | None:
+        try:
+            one = self._take(found, path)
+        except (CandleError, RequestError, CorruptDatasetError, FetchError) as error:
+            self.report.failures[found.where] = error
+            return None
+        self.report.series.append(one)
+        return one
+
+    def _take(self, found: Found, path: Path) -> ImportedSeries:
+        if found.problem is not None:
+            raise found.problem
+        said, notes = self._identified(found, path)
+        key, symbol, named = self._named(found, said)
+        assert found.rows is not None, "a series without rows is a problem or a note"
+        rows = screen(
+            found.rows,
+            key.timeframe,
+            now_ms=self.now_ms,
+            last_is_closed=self.last_is_closed or found.last_closed,
+        )
+        checked = self._checked(key, symbol, rows.candles) if self.check else None
+        target = self._target(key, symbol)
+        news = news_of(
+            symbol, rows.candles, target.series[symbol], key.timeframe, asked_ms=self.now_ms
+        )
+        self._keep(key, target, news)
+        return _imported(found, key, symbol, rows, news, (*found.notes, *notes, *named), checked)
+
+    # ------------------------------------------------------------------ what it is
+
+    def _identified(self, found: Found, path: Path) -> tuple[Said, list[str]]:
+        """Join what the user, the content and the names say.
+
+        Raises
+        ------
+        OptionError
+            Content and name contradict each other, and the user does not decide.
+        """
+        # A member of a zip file has a name of its own, which tells more than the zip's.
+        named = said_by_name(found.name).over(said_by_name(path))
+        open_questions = Said(
+            None if self.asked.exchange else found.said.exchange,
+            None if self.asked.market_type else found.said.market_type,
+            None if self.asked.timeframe else found.said.timeframe,
+        )
+        contradictions = open_questions.against(named)
+        if contradictions:
+            raise OptionError(
+                f"its content and its name say different things ({'; '.join(contradictions)}); "
+                "say which is right: --exchange, --market-type or --timeframe"
+            )
+        notes = [
+            f"taken as told, though the file says otherwise ({one})"
+            for one in self.asked.against(found.said.over(named))
+        ]
+        return self.asked.over(found.said).over(named), notes
+
+    def _named(self, found: Found, said: Said) -> tuple[DatasetKey, str, list[str]]:
+        """Give the dataset and the unified symbol, and what was assumed for it.
+
+        Raises
+        ------
+        OptionError
+            Something is said nowhere.
+        UnknownSymbolError
+            The symbol could mean several things.
+        """
+        missing = []
+        if said.exchange is None:
+            missing.append("the exchange (--exchange binance)")
+        if said.market_type is None:
+            missing.append("the market type (--market-type spot)")
+        if said.timeframe is None:
+            apart = spacing_of(found.rows) if found.rows is not None else None
+            missing.append(
+                "the timeframe (--timeframe "
+                + (f"{apart}: so far apart its rows are)" if apart else "1h)")
+            )
+        if said.symbol is None:
+            missing.append("the symbol (--symbol BTC/USDT)")
+        if missing or not (said.exchange and said.market_type and said.timeframe and said.symbol):
+            raise OptionError(f"neither its name nor its content says {', '.join(missing)}")
+        from backtester.data.fetching.exchange import require_known
+
+        key = DatasetKey.of(said.exchange, said.market_type, said.timeframe)
+        require_known(key.exchange)
+        symbol, notes = self._unified(key, said.symbol)
+        return key, symbol, notes
+
+    def _unified(self, key: DatasetKey, name: str) -> tuple[str, list[str]]:
+        markets = self.home.cache.get_markets(key.exchange, key.market_type) or ()
+        book = SymbolBook.of(markets)
+        likely = unified(name, key.market_type)
+        symbol = book.find(name) or (book.find(likely) if likely else None) or likely
+        if symbol is None:
+            raise UnknownSymbolError(
+                f"which symbol of {key.exchange} {key.market_type} {name!r} is, cannot be told; "
+                "name it in full (--symbol BTC/USDT, BTC/USDT:USDT, BTC/USDT:USDT-251226)",
+                symbol=name,
+                suggestions=book.nearest(name),
+            )
+        told = re.sub("[-_]", "/", name) == symbol
+        return symbol, [] if told else [f"{name} is taken as {symbol}"]
+
+    def _checked(self, key: DatasetKey, symbol: str, candles: Candles) -> dict[str, Any] | None:
+        from backtester.data.importing.checking import require_market
+
+        if not len(candles):
+            return None
+        found = require_market(key, symbol, candles, self.home, self.config, self.now_ms)
+        return found.plain() if found is not None else {"compared": 0}
+
+    # ------------------------------------------------------------------ where it goes
+
+    def _target(self, key: DatasetKey, symbol: str) -> _Target:
+        target = self.targets.setdefault(key, _Target())
+        if symbol not in target.series:
+            try:
+                stored = self.home.store.read(key, [symbol])
+            except CorruptDatasetError as damage:
+                # As in a fetch: what is sound is used, and the file set aside by the next write.
+                stored = self.home.store.read(key, [symbol], salvage=True)
+                if str(damage) not in self.report.notes:
+                    self.report.notes.append(f"{damage}; it is set aside")
+            target.series[symbol] = stored.series.get(symbol) or Series()
+        return target
+
+    def _keep(self, key: DatasetKey, target: _Target, news: News) -> None:
+        if not news.answers or self.report.dry_run:
+            return
+        symbol = news.answers[0].symbol
+        target.series[symbol] = target.series[symbol].with_answers(news.answers)
+        target.pending += news.answers
+        if sum(a.candles.values.nbytes for a in target.pending) > _FLUSH_BYTES:
+            self._flush(key, target)
+
+    def _flush(self, key: DatasetKey, target: _Target) -> None:
+        if target.pending:
+            self.home.store.commit(key, target.pending)
+            target.pending, target.changed = [], True
+
+    def finish(self) -> None:
+        """Bring everything into the datasets, and note beside them where it came from."""
+        for key, target in self.targets.items():
+            self._flush(key, target)
+            if target.imports:
+                self.home.store.annotate(key, {"imports": target.imports})
+            if target.changed:
+                self.home.store.fold(key)
+
+
+def _chosen(series: Iterator[Found], asked: Said) -> Iterable[Found]:
+    """Give the series of a file that are asked for: all, or those that mean the symbol."""
+    if asked.symbol is None:
+        return series
+    first, second = next(series, None), next(series, None)
+    if first is None:
+        return ()
+    if second is None:  # the only one: the symbol is its name
+        return (first,)
+    wanted = {unified(asked.symbol, one) for one in MarketType} | {asked.symbol}
+
+    def meant(found: Found) -> bool:
+        name = found.said.over(said_by_name(found.name)).symbol
+        return name is not None and bool(
+            wanted & ({unified(name, one) for one in MarketType} - {None} | {name})
+        )
+
+    return filter(meant, chain((first, second), series))
+
+
+def _origin(path: Path, now_ms: int) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "sha256": digest,
+        "imported_ms": now_ms,
+    }
+
+
+def _imported(
+    found: Found,
+    key: DatasetKey,
+    symbol: str,
+    screened: Screened,
+    news: News,
+    notes: tuple[str, ...],
+    checked: dict[str, Any] | None,
+) -> ImportedSeries:
+    assert found.rows is not None
+    times = screened.candles.open_time
+    return ImportedSeries(
+        where=found.where,
+        key=key,
+        symbol=symbol,
+        rows=len(found.rows),
+        skipped=screened.skipped,
+        new=news.new,
+        revised=news.revised,
+        known=news.known,
+        kept=news.kept,
+        absent=news.absent,
+        first_ms=int(times[0]) if len(times) else None,
+        last_ms=int(times[-1]) if len(times) else None,
+        notes=notes,
+        checked=checked,
+    )

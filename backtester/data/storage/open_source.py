@@ -1,0 +1,148 @@
+"""Files that `Data.save` of open-source VectorBT writes, read without running any code.
+
+The pickle is one of pickles: a tuple of two, the first a dictionary whose ``dct`` is the
+pickle of the arguments, in which ``data`` holds a DataFrame per symbol. All of them are run
+on the same machine as the files of VectorBT PRO (see `inert`), which knows in addition what
+pandas 3 and PyArrow write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from backtester.data.storage.inert import NAMES, ForeignData, ProMachine, Reader
+from backtester.data.storage.pickles import Call, Name, UnreadableError
+
+__all__ = ["read_unpacked"]
+
+_MOVED = {  # what pandas 3 calls by shorter names
+    "pandas.DataFrame": "pandas.core.frame.DataFrame",
+    "pandas.Index": "pandas.core.indexes.base.Index",
+    "pandas.DatetimeIndex": "pandas.core.indexes.datetimes.DatetimeIndex",
+    "pandas.DatetimeTZDtype": "pandas.core.dtypes.dtypes.DatetimeTZDtype",
+    "pandas.arrays.DatetimeArray": "pandas.core.arrays.datetimes.DatetimeArray",
+}
+_ARROW_STRINGS = "pandas.arrays.ArrowStringArray"
+_SERIES = frozenset({"pandas.Series", "pandas.core.series.Series"})
+_DATETIME = "datetime.datetime"
+_RESTORE = "pyarrow.lib._restore_array"
+_ALIAS = "pyarrow.lib.type_for_alias"
+_BUFFER = "pyarrow.lib.py_buffer"
+_NAMEDTUPLE = "dill._dill._create_namedtuple"
+_OFFSET_WIDTHS = {"large_string": "<i8", "string": "<i4"}
+_TYPES = {"slice", "bytearray"}
+
+
+class _Machine(ProMachine):
+    """Knows the names of these files, under which older ones say the same."""
+
+    names = frozenset({
+        *NAMES, *_MOVED, *_SERIES, _DATETIME, _ARROW_STRINGS, _RESTORE, _ALIAS, _BUFFER,
+        _NAMEDTUPLE,
+        "pandas.StringDtype", "pandas.core.series.Series",
+        "pandas.core.internals.managers.SingleBlockManager",
+        "vectorbt.base.array_wrapper.ArrayWrapper", "pytz._UTC",
+    })  # fmt: skip
+
+    def callee(self, what: Name | Call) -> str:
+        if isinstance(what, Call):
+            if what.name == "dill._dill._load_type" and what.args[:1] in {(t,) for t in _TYPES}:
+                return str(what.args[0])
+            if what.name == _NAMEDTUPLE:
+                return _NAMEDTUPLE
+        name = super().callee(what)
+        return _MOVED.get(name, name)
+
+
+class _Reader(Reader):
+    """Reads the labels of pandas 3, too: texts side by side in one run of bytes."""
+
+    def labels(self, data: Any) -> Sequence[Any]:
+        if type(data) is not Call or data.name != _ARROW_STRINGS:
+            return super().labels(data)
+        state = data.state if type(data.state) is dict else {}
+        restored = state.get("_pa_array")
+        if type(restored) is not Call or restored.name != _RESTORE:
+            raise UnreadableError("the names in it are stored in an unknown way")
+        return _arrow_texts(restored)
+
+
+def read_unpacked(content: memoryview) -> ForeignData:
+    """Read the pickle of a file.
+
+    Raises
+    ------
+    UnreadableError
+        What is wrong, in words; see `pickles.reading`.
+    """
+    outer = _Machine(content).run()
+    if type(outer) is not tuple or len(outer) != 2 or type(outer[0]) is not memoryview:
+        raise UnreadableError("it is not what VectorBT saves")
+    config = _inner(outer[0])
+    arguments = _inner(config.get("dct"))
+    parts = arguments.get("data")
+    if type(parts) is not dict or "wrapper" not in arguments:
+        raise UnreadableError("it holds no market data")
+    reader = _Reader((1 << 20) + 4 * len(content))
+    tables = {}
+    for symbol, part in parts.items():
+        if type(symbol) is not str:
+            raise UnreadableError("a symbol in it is not text")
+        if type(part) is Call and part.name in _SERIES:
+            raise UnreadableError(
+                f"it holds a single column of {symbol}, as where closes alone were saved"
+            )
+        tables[symbol] = reader.once(reader.frame, part)
+    return ForeignData(
+        tables=tables,
+        layout="symbol_dict",
+        class_id="vectorbt",
+        fetch_kwargs=reader.plain_dict(arguments.get("download_kwargs")),
+    )
+
+
+def _inner(pickled: Any) -> dict[str, Any]:
+    if type(pickled) is not memoryview:
+        raise UnreadableError("it is not what VectorBT saves")
+    value = _Machine(pickled).run()
+    if type(value) is not dict:
+        raise UnreadableError("it is not what VectorBT saves")
+    return value
+
+
+def _arrow_texts(restored: Call) -> list[str]:
+    """Read a PyArrow array of texts: ``(type, length, nulls, offset, [None, ends, bytes], …)``."""
+    problem = UnreadableError("the names in it are not an array of texts")
+    try:
+        ((kind, length, nulls, offset, buffers, *_),) = restored.args
+        _, ends, texts = buffers
+        width = _OFFSET_WIDTHS[kind.args[0]]
+        if kind.name != _ALIAS or nulls != 0 or offset != 0 or not 0 <= length < 1 << 20:
+            raise problem
+        bounds = np.frombuffer(_buffer(ends), width)[: length + 1].tolist()
+        raw = bytes(_buffer(texts))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise problem from error
+    inside = len(bounds) == length + 1 and all(0 <= b <= len(raw) for b in bounds)
+    if not inside or bounds != sorted(bounds):
+        raise problem
+    try:
+        return [raw[a:b].decode() for a, b in pairwise(bounds)]
+    except UnicodeDecodeError as error:
+        raise problem from error
+
+
+def _buffer(call: Any) -> memoryview:
+    """Read ``py_buffer(bytearray(b"…"))``, with or without the bytearray."""
+    (content,) = call.args
+    if call.name != _BUFFER:
+        raise TypeError("no buffer")
+    if type(content) is Call and content.name == "bytearray":
+        (content,) = content.args
+    if type(content) is not memoryview:
+        raise TypeError("no bytes")
+    return content
