@@ -30,10 +30,13 @@ from backtester.data.errors import (
     RateLimitedError,
     UnknownSymbolError,
 )
-from backtester.data.events import Event, PageFetched
+from backtester.data.events import Event, PageFetched, Retrying
 from backtester.data.fetching.data_fetcher import fetch_data, load_data, update_data
+from backtester.data.fetching.fetcher import ATTEMPTS
+from backtester.data.home import home_in
 from backtester.data.model import Coverage, Interval, Timeframe
-from backtester.data.sandbox import Fault
+from backtester.data.sandbox import Fault, SandboxServer, SyntheticMarket
+from backtester.data.sandbox.source import Bars
 from backtester.data.storage.data_storage import DataStorage
 from tests.support import processes
 from tests.support.world import (
@@ -41,6 +44,7 @@ from tests.support.world import (
     MARKET,
     MINUTE,
     NOON,
+    Clock,
     Page,
     World,
     is_part_of,
@@ -350,12 +354,12 @@ def test_law_3_a_forming_candle_stays_out_of_the_store_when_the_data_are_saved(
     assert len(data.index) == 13
     storage = DataStorage(world.folder / "elsewhere")
     assert storage.save_data(data, "sandbox", "1h") is True
-    kept = storage.stored(world.key()).series[BTC]
+    kept = home_in(world.folder / "elsewhere").store.read(world.key()).series[BTC]
     assert same(kept.candles, truth(BTC, "1h", "2025-06-15", NOON))
     # An hour later the machine's clock alone would call it closed; the data know better.
     world.clock.now_ms += HOUR
     storage.save_data(data, "sandbox", "1h")
-    kept = storage.stored(world.key()).series[BTC]
+    kept = home_in(world.folder / "elsewhere").store.read(world.key()).series[BTC]
     assert same(kept.candles, truth(BTC, "1h", "2025-06-15", NOON))
 
 
@@ -504,11 +508,17 @@ HARMLESS = (
 )
 FOR_GOOD = {Fault.HTTP_418, Fault.HTTP_403, Fault.HTTP_404, Fault.HTTP_451}
 """Faults that no retry can help."""
+TRIES = {
+    **dict.fromkeys(FOR_GOOD, 1),
+    Fault.EMPTY_LIST: 5,  # the page, the first candle there is (twice), the newest, and its proof
+    Fault.RESET: 2 * ATTEMPTS,  # the HTTP client itself asks once more each time
+}
+"""Requests for one page until a fault that stays is final; for all others the number of tries."""
 
 
 def test_law_5_every_fault_is_looked_at() -> None:
     """The tables below leave no switch of the sandbox out."""
-    elsewhere = {Fault.REVISION, Fault.WRONG_CLOCK, Fault.SHORT_PAGE}
+    elsewhere = {Fault.REVISION, Fault.WRONG_CLOCK, Fault.SHORT_PAGE, Fault.INVENTED_ROW}
     assert {*PERMANENT, *HARMLESS, *elsewhere} == set(Fault)
 
 
@@ -527,7 +537,7 @@ def test_law_5_a_fault_that_stays_stores_nothing_and_is_named(world: World, faul
     with pytest.raises(PERMANENT[fault]) as caught:
         world.ask(BTC, "1h", "2025-06-01", "2025-06-10", exchange_config=patient(world, fault))
     tries = len(world.sent(sent))
-    assert (tries == 1) == (fault in FOR_GOOD), f"{tries} tries"
+    assert tries == TRIES.get(fault, ATTEMPTS)
     assert isinstance(caught.value, DataError)
     assert world.files() == before
     world.faults.clear()
@@ -558,6 +568,76 @@ def test_law_5_a_fault_that_passes_is_survived(world: World, fault: Fault) -> No
         assert same(world.stored(symbol).candles, expected)
 
 
+@pytest.mark.parametrize(
+    "fault", [f for f in (*PERMANENT, *HARMLESS, Fault.SHORT_PAGE) if f not in FOR_GOOD]
+)
+def test_law_5_a_fault_that_strikes_once_costs_one_request(world: World, fault: Fault) -> None:
+    """One bad answer is asked for once more, and rows in disorder not even that."""
+    world.ask(ETH, "1h", "2025-06-01", "2025-06-05")
+    world.faults.add(fault, match="klines", times=1, delay_s=0.01)
+    asked = world.ask(BTC, "1h", "2025-06-01", "2025-06-10", exchange_config=patient(world, fault))
+    assert same(asked[BTC], truth(BTC, "1h", "2025-06-01", "2025-06-10"))
+    proofs = {Fault.EMPTY_LIST: 4}  # an empty answer might be true: what there is, is asked for
+    more = 0 if fault in HARMLESS else proofs.get(fault, 1)
+    assert len(asked.requests) == 1 + more
+
+
+@pytest.mark.parametrize("address", ["http://nowhere.invalid", "http://127.0.0.1:1"])
+def test_law_5_an_address_that_does_not_answer_is_tried_and_named(
+    world: World, address: str
+) -> None:
+    """No such name, and nobody listening: tried as often as any failure, and nothing is stored."""
+    failures = []
+    with pytest.raises(ExchangeUnavailableError, match=r"invalid|127\.0\.0\.1") as caught:
+        world.ask(
+            BTC,
+            "1h",
+            "2025-06-01",
+            exchange_config={"sandboxUrl": address},
+            on_event=lambda event: failures.append(event) if isinstance(event, Retrying) else None,
+        )
+    assert len(failures) == ATTEMPTS - 1
+    assert caught.value.exchange == "sandbox"
+    assert world.files() == {}
+    assert world.sent() == []
+
+
+class Relisting(SyntheticMarket):
+    """A market in which one symbol is taken off the list, and comes back after some weeks."""
+
+    away = Interval(ms("2025-05-01T08:00"), ms("2025-06-01T10:00"))
+
+    def bars(self, symbol: str, timeframe: Timeframe, interval: Interval, now_ms: int) -> Bars:
+        bars = super().bars(symbol, timeframe, interval, now_ms)
+        times = bars.open_time
+        there = (times < self.away.start) | (times >= self.away.end) | (symbol != "ZIL/USDT")
+        return bars if there.all() else bars[there]
+
+
+def test_law_5_a_symbol_that_is_listed_again_goes_on(apart: Path, clock: Clock) -> None:
+    """What lies between is absent for good, what comes after is asked for, and nothing twice."""
+    symbol, dates = "ZIL/USDT", ("2025-04-20", "2025-06-14")
+    whole = truth(symbol, "1h", *dates)
+    away = (whole.open_time >= Relisting.away.start) & (whole.open_time < Relisting.away.end)
+    with SandboxServer(Relisting(), clock=clock) as server:
+        config = {"sandboxUrl": server.url, "verify": False}
+        world = World(server, clock, apart, config=config)
+        clock.now_ms = ms("2025-05-20T12:30")
+        before = world.ask(symbol, "1h", dates[0])
+        expected = truth(symbol, "1h", dates[0], Relisting.away.start)
+        assert same(before[symbol], expected)
+        states = before.result.series[symbol].states(
+            Timeframe.parse("1h"), Interval(ms(dates[0]), ms("2025-05-20T11:00"))
+        )
+        assert [word for _, word in states] == ["present", "no trades"]
+        clock.now_ms = NOON
+        after = world.ask(symbol, "1h", *dates)
+        assert same(after[symbol], whole.take(~away))
+        assert min(page.start or NOON for page in after.pages) >= ms("2025-05-20T11:00")
+        assert world.ask(symbol, "1h", *dates).requests == []
+        world.new_process()
+
+
 @pytest.mark.parametrize("fault", HARMLESS)
 def test_law_5_rows_out_of_order_or_place_are_put_in_order(world: World, fault: Fault) -> None:
     """An exchange that always answers so is understood, with no request more than needed."""
@@ -576,13 +656,13 @@ def test_law_5_pages_that_are_always_cut_are_read_to_their_end(world: World) -> 
             assert same(asked[symbol], truth(symbol, timeframe, start, end))
 
 
-@pytest.mark.parametrize("hours", [-30, -2, 2, 30])
+@pytest.mark.parametrize("hours", [-30, -2, -0.05, 0.05, 2, 30])
 @pytest.mark.parametrize("times", [1, 2])
 def test_law_5_a_wrong_reading_of_the_clock_is_not_believed(
-    world: World, hours: int, times: int
+    world: World, hours: float, times: int
 ) -> None:
     """A clock that jumps and comes back moves no candle into the past, and none into the future."""
-    offset = hours * HOUR
+    offset = int(hours * HOUR)
     if times == 1:
         world.faults.add(Fault.WRONG_CLOCK, times=1, offset_ms=offset)
     else:  # two readings that do not agree with each other either
@@ -606,7 +686,7 @@ def test_law_5_a_clock_that_never_agrees_with_itself_is_a_bad_answer(world: Worl
 
 def test_law_5_a_candle_from_before_the_listing_is_not_believed(world: World) -> None:
     """A row that an exchange adds before a market's first candle is asked about, and dropped."""
-    world.faults.add(Fault.OUT_OF_WINDOW_ROWS, match="klines", times=1)
+    world.faults.add(Fault.INVENTED_ROW, match="klines", times=1)
     asked = world.ask("ONDO/USDT", "4h", "2025-01-20", "2025-02-10")
     assert same(asked["ONDO/USDT"], truth("ONDO/USDT", "4h", "2025-01-20", "2025-02-10"))
     assert same(world.stored("ONDO/USDT", "4h").candles, asked["ONDO/USDT"])

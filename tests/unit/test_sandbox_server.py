@@ -647,8 +647,13 @@ def test_faults_of_rows(client: Client, server: SandboxServer):
     assert sorted(shuffled) == good
     assert struck(Fault.SHORT_PAGE) == good[:5]
     outside = struck(Fault.OUT_OF_WINDOW_ROWS)
-    assert outside[1:-1] == good
-    assert (outside[0][0], outside[-1][0]) == (good[0][0] - HOUR, good[-1][0] + HOUR)
+    assert outside[1:] == good  # behind, nothing is outside of what has no end
+    assert outside[0][0] == good[0][0] - HOUR
+    server.faults.add(Fault.OUT_OF_WINDOW_ROWS, times=1)
+    outside = client.get("/api/v3/klines", **PAGE, endTime=good[7][0]).json
+    assert outside[1:-1] == good[:8]
+    assert (outside[0][0], outside[-1][0]) == (good[0][0] - HOUR, good[8][0])
+    assert struck(Fault.INVENTED_ROW) == [[good[0][0] - HOUR, *good[0][1:]], *good]
     for fault, cell, value in (
         (Fault.NULL_FIELD, 4, None),
         (Fault.NOT_FINITE_ROW, 4, "NaN"),

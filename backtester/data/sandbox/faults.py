@@ -63,7 +63,9 @@ class Fault(StrEnum):
     OFF_GRID_ROW = "off-grid row"
     """One open time is a second late."""
     OUT_OF_WINDOW_ROWS = "out-of-window rows"
-    """One row more at each end, a step outside of what was asked for."""
+    """One row more at each end, outside of what was asked for."""
+    INVENTED_ROW = "invented row"
+    """The first row also a step earlier: a candle that never was, and looks like any other."""
     NOT_FINITE_ROW = "not-finite row"
     BROKEN_OHLC_ROW = "broken ohlc row"
     """One close stands above its high."""
@@ -278,7 +280,7 @@ def _changed(rule: Rule, dialect: Dialect, call: Call, reply: Reply, now_ms: int
         return dialect.failure(_STATUS[fault])
     if fault in _ROWS:
         assert reply.page is not None
-        rows = _ROWS[fault](dialect.rows_of(reply), dialect.columns, reply.page.timeframe)
+        rows = _ROWS[fault](dialect.rows_of(reply), dialect.columns, reply.page)
         return dialect.with_rows(reply, rows)
     half = reply.body[: len(reply.body) // 2]
     match fault:
@@ -309,45 +311,61 @@ _HTML: Final = b"<!DOCTYPE html><html><body><h1>We will be right back</h1></body
 Rows = list[list[Any]]
 
 
-def _shuffled(rows: Rows, columns: Columns, timeframe: Timeframe) -> Rows:
+def _shuffled(rows: Rows, columns: Columns, page: Page) -> Rows:
     return rows[1::2] + rows[::2]
 
 
-def _off_grid(rows: Rows, columns: Columns, timeframe: Timeframe) -> Rows:
+def _off_grid(rows: Rows, columns: Columns, page: Page) -> Rows:
     rows[len(rows) // 2][columns.time] += 1000
     return rows
 
 
-def _out_of_window(rows: Rows, columns: Columns, timeframe: Timeframe) -> Rows:
-    first, last = list(rows[0]), list(rows[-1])
-    first[columns.time] = timeframe.next(first[columns.time], -1)
-    last[columns.time] = timeframe.next(last[columns.time])
-    return [first, *rows, last]
+def _out_of_window(rows: Rows, columns: Columns, page: Page) -> Rows:
+    """Add a row before what was asked for and one behind it, as far as that is known.
+
+    Inside, where nobody traded, they would be inventions, which nothing tells from candles.
+    """
+    first, last, timeframe = list(rows[0]), list(rows[-1]), page.timeframe
+    start, end = page.asked or (first[columns.time], last[columns.time])
+    if start is not None:
+        first[columns.time] = timeframe.next(timeframe.ceil(start), -1)
+        rows = [first, *rows]
+    if end is not None:
+        last[columns.time] = timeframe.next(timeframe.floor(end))
+        rows = [*rows, last]
+    return rows
 
 
-def _broken(rows: Rows, columns: Columns, timeframe: Timeframe) -> Rows:
+def _invented(rows: Rows, columns: Columns, page: Page) -> Rows:
+    first = list(rows[0])
+    first[columns.time] = page.timeframe.next(first[columns.time], -1)
+    return [first, *rows]
+
+
+def _broken(rows: Rows, columns: Columns, page: Page) -> Rows:
     row = rows[len(rows) // 2]
     row[columns.close] = plain(float(row[columns.high]) * 2)
     return rows
 
 
-def _with_cell(value: object) -> Callable[[Rows, Columns, Timeframe], Rows]:
-    def change(rows: Rows, columns: Columns, timeframe: Timeframe) -> Rows:
+def _with_cell(value: object) -> Callable[[Rows, Columns, Page], Rows]:
+    def change(rows: Rows, columns: Columns, page: Page) -> Rows:
         rows[len(rows) // 2][columns.close] = value
         return rows
 
     return change
 
 
-_ROWS: Final[dict[Fault, Callable[[Rows, Columns, Timeframe], Rows]]] = {
-    Fault.EMPTY_LIST: lambda rows, columns, timeframe: [],
-    Fault.DUPLICATE_ROWS: lambda rows, columns, timeframe: [*rows, list(rows[-1])],
+_ROWS: Final[dict[Fault, Callable[[Rows, Columns, Page], Rows]]] = {
+    Fault.EMPTY_LIST: lambda rows, columns, page: [],
+    Fault.DUPLICATE_ROWS: lambda rows, columns, page: [*rows, list(rows[-1])],
     Fault.SHUFFLED_ROWS: _shuffled,
-    Fault.DESCENDING_ROWS: lambda rows, columns, timeframe: rows[::-1],
+    Fault.DESCENDING_ROWS: lambda rows, columns, page: rows[::-1],
     Fault.NULL_FIELD: _with_cell(None),
     Fault.OFF_GRID_ROW: _off_grid,
     Fault.OUT_OF_WINDOW_ROWS: _out_of_window,
+    Fault.INVENTED_ROW: _invented,
     Fault.NOT_FINITE_ROW: _with_cell("NaN"),
     Fault.BROKEN_OHLC_ROW: _broken,
-    Fault.SHORT_PAGE: lambda rows, columns, timeframe: rows[: len(rows) // 2],
+    Fault.SHORT_PAGE: lambda rows, columns, page: rows[: len(rows) // 2],
 }

@@ -41,6 +41,9 @@ class Page:
     symbol: str
     """Unified."""
     timeframe: Timeframe
+    asked: tuple[int | None, int | None] | None = field(default=None, compare=False)
+    """The first and the last moment asked for, both inclusive, UTC epoch milliseconds; None where
+    the call names none, or the dialect does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,8 @@ class Binance:
         if question.family == "coinm":
             bars = coinm.in_contracts(bars, listing)
         body = payloads.rows(bars, timeframe, spot=question.family == "spot")
-        reply = Reply(200, body, Page(listing.symbol, timeframe), rows=len(bars))
+        page = Page(listing.symbol, timeframe, (question.start, question.end))
+        reply = Reply(200, body, page, rows=len(bars))
         settled_ms = _settled_ms(question, bars)
         if settled_ms is not None and settled_ms <= now_ms:
             self._pages[question] = (settled_ms, reply)
