@@ -89,7 +89,7 @@ def parts(days: int) -> list[Part]:
     """Divide the work; two workers share a symbol, three a dataset."""
     return [
         Part("spot", ("BTC/USDT", "ETH/USDT"), "2019-05-14", days),  # an outage of ten hours
-        Part("spot", ("ONDO/USDT", "BTC/USDT"), "2025-01-30", days),  # a listing
+        Part("spot", ("ONDO/USDT", "BTC/USDT"), "2025-01-31", days),  # a listing
         Part("spot", ("REP/USDT", "XMR/USDT"), "2022-10-18", days),  # thin, and a delisting
         Part("swap", ("BTC/USDT:USDT", "SOL/USDT:USDT"), "2024-06-09", days),  # 14 minutes of it
     ]
@@ -194,12 +194,12 @@ def told(requests: list[Request], lives: list[Lives], seconds: float) -> str:
 
 
 def test_a_short_soak(world: World) -> None:
-    """Hundreds of requests of four processes, two kills each: the tables are the truth."""
-    lives = soak(world, 2, seed=1, kills=2, rare_every=400)
+    """Hundreds of requests of four processes, a kill each: the tables are the truth."""
+    lives = soak(world, 1, seed=1, kills=1, rare_every=250)
     requests = world.sent()
-    assert len(requests) > 500
+    assert len(requests) > 300
     assert sum(request.fault is not None for request in requests) > 0.15 * len(requests)
-    assert sum(one.killed for one in lives) >= 4
+    assert sum(one.killed for one in lives) >= 2
 
 
 @pytest.mark.slow
