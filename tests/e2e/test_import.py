@@ -251,6 +251,15 @@ def test_one_symbol_of_a_file_of_many(world: World, tmp_path: Path) -> None:
     assert [one.symbol for one in report.series] == [ETH]
 
 
+def test_a_symbol_renames_no_other_files_candles(world: World, file: Path, tmp_path: Path) -> None:
+    """Among many files it chooses; alone, a file is what the user says, and that is told."""
+    other = written(tmp_path / "sandbox_spot_1h_ETH-USDT.csv", hourly(ETH))
+    report = import_data([file, other], symbol=BTC)
+    assert [(one.where, one.symbol) for one in report.series] == [(str(file), BTC)]
+    (one,) = import_data(other, symbol="SOL/USDT").series
+    assert (one.symbol, "symbol: ETH-USDT" in one.notes[0]) == ("SOL/USDT", True)
+
+
 # ------------------------------------------------------------------ failures
 
 

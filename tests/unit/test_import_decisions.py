@@ -53,6 +53,9 @@ def tf(text: str | None) -> Timeframe | None:
         ("BTC-USDT_15m.parquet", None, None, "15m", "BTC-USDT"),
         ("BTCUSDT.csv", None, None, None, "BTCUSDT"),
         ("candles.csv", None, None, None, None),
+        ("mine_BTCUSDT_1h.csv", None, None, "1h", "BTCUSDT"),
+        ("mine_1h.csv", None, None, "1h", None),
+        ("data/mine/BTC_USDT-1h.feather", None, SPOT, "1h", "BTC/USDT"),
     ],
 )
 def test_a_name_says_what_it_says(
@@ -70,6 +73,8 @@ def test_a_name_says_what_it_says(
         ("BTC/USDT/ohlcv/tf_5m", Said(timeframe=tf("5m"), symbol="BTC/USDT")),
         ("okx/swap/BTC-USDT/4h", Said("okx", SWAP, tf("4h"), "BTC-USDT")),
         ("candles/BTC_USDT", Said(symbol="BTC_USDT")),
+        ("prices/BTC_USDT", Said(symbol="BTC_USDT")),
+        ("btc/usdt", Said(symbol="btc/usdt")),
     ],
 )
 def test_a_key_says_what_it_says(key: str, expected: Said) -> None:

@@ -203,6 +203,21 @@ def test_arrow_tables(write: Callable[..., None], table: pd.DataFrame, tmp_path:
     assert same(only(path))
 
 
+def test_tables_inside_compressed_files(tmp_path: Path) -> None:
+    """What must be read in jumps is unpacked first."""
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("tables")
+    _parquet(tmp_path / "x.parquet", frame())
+    _feather(tmp_path / "x.feather", flat())
+    frame().to_hdf(tmp_path / "x.h5", key="BTC_USDT")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("x.parquet", "x.feather", "x.h5"):
+            archive.write(tmp_path / name, name)
+    found = series(tmp_path / "x.zip")
+    assert list(found) == ["x.parquet", "x.feather", "x.h5/BTC_USDT"]
+    assert all(same(one) for one in found.values())
+
+
 def test_single_precision_is_widened_exactly(tmp_path: Path) -> None:
     """Each stored float is a float64, too."""
     pytest.importorskip("pyarrow")

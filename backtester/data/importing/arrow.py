@@ -37,8 +37,8 @@ def decode_parquet(content: Content) -> Iterator[Found]:
     with _reading(content.where) as pa:
         from pyarrow import parquet
 
-        with parquet.ParquetFile(_source(content, pa), memory_map=False) as file:
-            size = _size(content)
+        source, size = _source(content, pa)
+        with parquet.ParquetFile(source, memory_map=False) as file:
             _require_honest(file.metadata.num_rows, size, content.where)
             names = [field.name for field in file.schema_arrow]
             yield _found(
@@ -52,14 +52,15 @@ def decode_parquet(content: Content) -> Iterator[Found]:
 def decode_feather(content: Content) -> Iterator[Found]:
     """Decode a Feather (Arrow IPC) file; errors as in `opening.series_in`."""
     with _reading(content.where) as pa:
-        reader = pa.ipc.open_file(_source(content, pa))
+        source, size = _source(content, pa)
+        reader = pa.ipc.open_file(source)
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
         names = [field.name for field in reader.schema]
         yield _found(
             content,
             names,
             lambda wanted: (batch.select(wanted) for batch in batches),
-            _size(content),
+            size,
         )
 
 
@@ -81,12 +82,12 @@ def _reading(where: str) -> Iterator[Any]:
         raise unreadable(where, f"Arrow cannot read it ({error})") from error
 
 
-def _source(content: Content, pa: Any) -> Any:
-    return str(content.path) if content.path else pa.BufferReader(content.whole())
-
-
-def _size(content: Content) -> int:
-    return content.path.stat().st_size if content.path else _HARMLESS_ROWS
+def _source(content: Content, pa: Any) -> tuple[Any, int]:
+    """Give what Arrow reads from, and its size in bytes."""
+    if content.path is not None:
+        return str(content.path), content.path.stat().st_size
+    data = content.whole()
+    return pa.BufferReader(data), len(data)
 
 
 def _require_honest(rows: int, size: int, where: str) -> None:
@@ -103,18 +104,19 @@ def _found(content: Content, names: Sequence[str], batches: Any, size: int) -> F
     try:
         known = ["index" if name in _INDEX_NAMES else name for name in names]
         at = [time_column(known), *place_columns(known, said_by_name(content.name).symbol)]
-        return Found(content.where, NOTHING_SAID, _rows([names[i] for i in at], batches, size))
+        rows = _rows([names[i] for i in at], batches, size, content.where)
+        return Found(content.where, NOTHING_SAID, rows)
     except CandleError as error:
         return Found(content.where, NOTHING_SAID, None, problem=error)
 
 
-def _rows(names: Sequence[str], batches: Any, size: int) -> Rows:
+def _rows(names: Sequence[str], batches: Any, size: int, where: str) -> Rows:
     times, tables = [np.empty(0, np.int64)], [np.empty((0, len(COLUMNS)))]
     total = 0
     read: Iterable[Any] = batches(list(names))
     for batch in read:
         total += batch.num_rows
-        _require_honest(total, size, "the table")
+        _require_honest(total, size, where)
         times.append(_times(batch.column(0)))
         tables.append(np.stack([_values(batch.column(i)) for i in range(1, 6)], axis=1))
     return Rows(np.concatenate(times), np.concatenate(tables))

@@ -24,6 +24,7 @@ from backtester.data.errors import (
     NothingImportedError,
     OptionError,
     RequestError,
+    TransientFetchError,
     UnknownSymbolError,
 )
 from backtester.data.fetching.request import describe
@@ -133,6 +134,7 @@ def import_data(
         config=exchange_config,
         report=ImportReport(dry_run=dry_run),
     )
+    work.alone = len(files) == 1
     for path in files:
         work.take_file(path)
     work.finish()
@@ -304,12 +306,15 @@ class _Import:
         self.report = report
         self.now_ms = time.time_ns() // 1_000_000
         self.targets: dict[DatasetKey, _Target] = {}
+        self.alone = False
+        """Whether there is one file only, to whose one series the user may give any name."""
+        self.unreachable: dict[str, FetchError] = {}
 
     def take_file(self, path: Path) -> None:
         """Import one file; what is wrong with it or in it becomes a failure."""
         counts: dict[DatasetKey, dict[str, int]] = {}
         try:
-            for found in _chosen(series_in(path), self.asked):
+            for found in _chosen(series_in(path), self.asked, alone=self.alone):
                 if found.rows is None and found.problem is None:
                     self.report.notes += [f"{found.where}: {note}" for note in found.notes]
                     continue
@@ -317,9 +322,7 @@ class _Import:
                 if one is not None and one.taken:
                     own = counts.setdefault(one.key, {})
                     own[one.symbol] = own.get(one.symbol, 0) + one.taken
-        except RequestError:
-            raise
-        except (CorruptDatasetError, CandleError) as error:
+        except (CorruptDatasetError, CandleError, RequestError) as error:
             self.report.failures[getattr(error, "path", None) or str(path)] = error
         if counts and not self.report.dry_run:
             origin = _origin(path, self.now_ms)
@@ -383,6 +386,9 @@ class _Import:
             f"taken as told, though the file says otherwise ({one})"
             for one in self.asked.against(found.said.over(named))
         ]
+        own = found.said.over(named).symbol
+        if self.asked.symbol and own and not _meanings(own) & _meanings(self.asked.symbol):
+            notes.append(f"taken as told, though the file says otherwise (symbol: {own})")
         return self.asked.over(found.said).over(named), notes
 
     def _named(self, found: Found, said: Said) -> tuple[DatasetKey, str, list[str]]:
@@ -437,7 +443,13 @@ class _Import:
 
         if not len(candles):
             return None
-        found = require_market(key, symbol, candles, self.home, self.config, self.now_ms)
+        if key.exchange in self.unreachable:
+            raise self.unreachable[key.exchange]
+        try:
+            found = require_market(key, symbol, candles, self.home, self.config, self.now_ms)
+        except TransientFetchError as error:  # after all tries: the next would only wait, too
+            self.unreachable[key.exchange] = error
+            raise
         return found.plain() if found is not None else {"compared": 0}
 
     # ------------------------------------------------------------------ where it goes
@@ -479,24 +491,26 @@ class _Import:
                 self.home.store.fold(key)
 
 
-def _chosen(series: Iterator[Found], asked: Said) -> Iterable[Found]:
-    """Give the series of a file that are asked for: all, or those that mean the symbol."""
+def _chosen(series: Iterator[Found], asked: Said, *, alone: bool) -> Iterable[Found]:
+    """Give the series of a file that are asked for: all, or those that may mean the symbol."""
     if asked.symbol is None:
         return series
     first, second = next(series, None), next(series, None)
-    if first is None:
-        return ()
-    if second is None:  # the only one: the symbol is its name
-        return (first,)
-    wanted = {unified(asked.symbol, one) for one in MarketType} | {asked.symbol}
+    both = [one for one in (first, second) if one is not None]
+    if alone and len(both) == 1:
+        return both
+    wanted = _meanings(asked.symbol)
 
     def meant(found: Found) -> bool:
         name = found.said.over(said_by_name(found.name)).symbol
-        return name is not None and bool(
-            wanted & ({unified(name, one) for one in MarketType} - {None} | {name})
-        )
+        return name is None or bool(wanted & _meanings(name))
 
-    return filter(meant, chain((first, second), series))
+    return filter(meant, chain(both, series))
+
+
+def _meanings(name: str) -> set[str]:
+    """Give the unified symbols that a name may mean, of any market."""
+    return {name} | {one for one in (unified(name, kind) for kind in MarketType) if one}
 
 
 def _origin(path: Path, now_ms: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from backtester.data.errors import UnknownMarketTypeError, UnknownTimeframeError
+from backtester.data.fetching.capabilities import certified
 from backtester.data.importing.found import NOTHING_SAID, Said
 from backtester.data.model import MarketType, Timeframe
 
@@ -45,6 +46,7 @@ _IDLE_KEYS = frozenset({"ohlcv", "candles", "data", "table", "df", "klines", "kl
 _KRAKEN_MINUTES = {60: "1h", 240: "4h", 720: "12h", 1440: "1d"}
 _KRAKEN_BASES = {"XBT": "BTC", "XDG": "DOGE"}
 
+_EXCHANGES = frozenset({"sandbox", *(row[0] for row in certified())})
 _QUOTES = (
     "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDD", "USDE", "DAI", "USD", "EUR", "GBP", "TRY",
     "BRL", "JPY", "AUD", "KRW", "BTC", "ETH", "BNB",
@@ -74,7 +76,8 @@ timeframe=Timeframe(count=1, unit='h'), symbol='BTC/USDT')
     """
     stem = stem_of(path.name)
     if match := _OURS.match(stem):
-        return _said(match["exchange"], match["market"], match["timeframe"], match["symbol"])
+        exchange = match["exchange"] if match["market"] else _known(match["exchange"])
+        return _said(exchange, match["market"], match["timeframe"], match["symbol"])
     if match := _ARCHIVE.match(stem):
         return _said_by_archive(path, match["symbol"], match["timeframe"])
     if match := _FREQTRADE.match(stem):
@@ -85,7 +88,7 @@ timeframe=Timeframe(count=1, unit='h'), symbol='BTC/USDT')
         symbol = _KRAKEN_BASES.get(base, "") + symbol[len(base) :]
         return _said("kraken", "spot", _KRAKEN_MINUTES.get(minutes, f"{minutes}m"), symbol)
     if match := _LOOSE.match(stem):
-        return _said(match["exchange"], None, match["timeframe"], match["symbol"])
+        return _said(_known(match["exchange"]), None, match["timeframe"], match["symbol"])
     symbol = stem if unified(stem, MarketType.SPOT) else None
     return Said(symbol=symbol)
 
@@ -108,7 +111,7 @@ def _said_by_freqtrade(path: PurePath, match: re.Match[str]) -> Said:
     symbol = f"{base}/{quote}" + (f":{settle[0]}" if settle else "")
     folders = [part for part in path.parts[:-1] if part != "futures"]
     # Its layout is data/{exchange}/[futures/]; any other folder says nothing.
-    exchange = folders[-1] if len(folders) > 1 and folders[-2] == "data" else None
+    exchange = _known(folders[-1]) if len(folders) > 1 and folders[-2] == "data" else None
     market = "swap" if match["kind"] == "futures" or settle else "spot"
     return _said(exchange, market, match["timeframe"], symbol)
 
@@ -144,10 +147,12 @@ def said_by_key(parts: Sequence[str]) -> Said:
             market = market_type
         elif (match := _IN_KEY.match(part)) and _timeframe(match["timeframe"]):
             timeframe = match["timeframe"]
-        elif re.fullmatch(r"[a-z][a-z0-9]+", part) and len(parts) > 1:
+        elif _known(part) and len(parts) > 1:
             exchange = part
         else:
             names.append(part)
+    # Folders have names, too; but symbols may be written small.
+    names = [name for name in names if not (name.isalpha() and name.islower())] or names
     if len(names) == 1:
         said = said_by_name(PurePath(names[0]))
         if said.timeframe is not None:
@@ -162,6 +167,11 @@ def _said(
     if timeframe and length is None:
         return NOTHING_SAID
     return Said(exchange.lower() if exchange else None, _market_type(market), length, symbol)
+
+
+def _known(word: str | None) -> str | None:
+    """Give a word if it is the id of an exchange: in a loose name it may be anything."""
+    return word.lower() if word and word.lower() in _EXCHANGES else None
 
 
 def _market_type(text: str | None) -> MarketType | None:
