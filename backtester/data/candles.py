@@ -132,6 +132,15 @@ class Series:
     coverage: Coverage = field(default_factory=Coverage)
     revisions: tuple[Revision, ...] = ()
 
+    def equals(self, other: Series) -> bool:
+        """Tell whether another holds the same, bit for bit."""
+        return (
+            self.candles == other.candles
+            and self.coverage == other.coverage
+            # By their text, since a NaN is not equal to itself.
+            and repr(self.revisions) == repr(other.revisions)
+        )
+
     def with_answers(self, answers: Sequence[Answer]) -> Series:
         """Give the series after `answers`, the later one winning where two differ.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from backtester.data.cache_system.cache_manager import CacheManager
 from backtester.data.errors import StorageError
 from backtester.data.settings import data_directory
-from backtester.data.storage.pickle_file import PickleStore
+from backtester.data.storage.growing import GrowingStore, Storage
 from backtester.data.storage.store import Store
 
 __all__ = ["Home", "home_in"]
@@ -25,19 +25,29 @@ class Home:
     cache: CacheManager
 
 
-def home_in(data_dir: str | os.PathLike[str] | None = None) -> Home:
+def home_in(
+    data_dir: str | os.PathLike[str] | None = None, storage: str | Storage = Storage.AUTO
+) -> Home:
     """Give the home in a directory: the argument, else see `settings.data_directory`.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+    storage : str
+        The form in which datasets are kept when they are written; see `Storage`.
 
     Raises
     ------
+    OptionError
+        There is no such form.
     StorageError
         There is something there that is not a folder.
     """
-    return _home(data_directory(data_dir).absolute())
+    return _home(data_directory(data_dir).absolute(), Storage.parse(storage))
 
 
 @lru_cache(maxsize=64)
-def _home(folder: Path) -> Home:
+def _home(folder: Path, storage: Storage) -> Home:
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"the data directory {folder} is not a folder", path=str(folder))
-    return Home(folder, PickleStore(folder), CacheManager(folder))
+    return Home(folder, GrowingStore(folder, storage), CacheManager(folder))

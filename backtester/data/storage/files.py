@@ -22,6 +22,7 @@ __all__ = [
     "locked",
     "remove_leftovers",
     "replace",
+    "retire",
     "set_aside",
     "signature",
     "sync_directory",
@@ -140,6 +141,17 @@ def keep_original(path: Path) -> Path:
     kept = _keep(path, chain(["original"], (f"original-{number}" for number in count(2))))
     _log.info("%s was written by another program and is kept as %s", path, kept.name)
     return kept
+
+
+def retire(path: Path) -> Path:
+    """Give a file that has been replaced by one of another form another name."""
+    with writing(path):
+        labels = chain(["moved"], (f"moved-{number}" for number in count(2)))
+        names = (path.with_name(f"{path.name}.{label}") for label in labels)
+        target = next(name for name in names if not name.exists())
+        path.rename(target)
+        sync_directory(path.parent)
+    return target
 
 
 def _keep(path: Path, labels: Iterable[str]) -> Path:

@@ -35,6 +35,7 @@ from backtester.data.storage.store import (
     DatasetSummary,
     SymbolSummary,
     merged_metadata,
+    require_same,
     summarise,
 )
 
@@ -148,6 +149,22 @@ class PickleStore:
     def summary(self) -> list[DatasetSummary]:
         found = (self._summarise(key) for key in self.keys())
         return [one for one in found if one is not None]
+
+    def put(self, dataset: Dataset) -> None:
+        """Write a whole dataset in the place of what there is, atomically, and check it by value.
+
+        Raises
+        ------
+        DatasetWriteError, DatasetTooLargeError
+            It could not be written; what was there is as it was.
+        """
+        key, path = dataset.key, self.path(dataset.key)
+        with files.locked(self.folder / key.stem):
+            parts = _encode(dataset, journal.NONE)
+            require_same(_decode(memoryview(b"".join(parts)), key, path).dataset, dataset, path)
+            with files.writing(path):
+                self.journal_path(key).unlink(missing_ok=True)
+            files.replace(path, parts)
 
     # ------------------------------------------------------------------ reading
 

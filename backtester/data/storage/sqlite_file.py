@@ -36,7 +36,13 @@ from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files
 from backtester.data.storage.connections import Connections
 from backtester.data.storage.sqlite_dataset import SqliteDataset, corrupt, create, is_damage
-from backtester.data.storage.store import Dataset, DatasetSummary, SymbolSummary, grouped
+from backtester.data.storage.store import (
+    Dataset,
+    DatasetSummary,
+    SymbolSummary,
+    grouped,
+    require_same,
+)
 
 __all__ = ["SUFFIX", "SqliteStore"]
 
@@ -136,8 +142,16 @@ class SqliteStore:
         found = (self._summarise(key) for key in self.keys())
         return [one for one in found if one is not None]
 
+    def close(self, key: DatasetKey) -> None:
+        """Write the log of changes back into the file, so that it is whole by itself."""
+        with self._connected(key) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _connections.close(self.path(key))
+        for name in _beside(self.path(key)):  # other processes may have left them
+            name.unlink(missing_ok=True)
+
     def put(self, dataset: Dataset) -> None:
-        """Write a whole dataset in the place of what there is, atomically.
+        """Write a whole dataset in the place of what there is, atomically, and check it by value.
 
         Raises
         ------
@@ -254,6 +268,7 @@ class SqliteStore:
                     file.add(symbol, series)
                 file.annotate(dataset.metadata)
                 connection.execute("COMMIT")
+                require_same(file.dataset(None, None, salvage=False), dataset, path)
                 connection.execute("PRAGMA journal_mode=WAL")
             _connections.close(draft)
             with draft.open("rb") as written:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from backtester.data.candles import Answer, Series
+from backtester.data.errors import DatasetWriteError
 from backtester.data.model import DatasetKey, Interval
 
 __all__ = ["Dataset", "DatasetSummary", "Store", "SymbolSummary", "grouped"]
@@ -26,6 +28,16 @@ class Dataset:
     series: Mapping[str, Series] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Plain values only, such as ``{"volume_data": {"BTC/USDT": 1.2e9}}``."""
+
+    def equals(self, other: Dataset) -> bool:
+        """Tell whether another holds the same, bit for bit."""
+        return (
+            self.key == other.key
+            # By its text, since a NaN is not equal to itself.
+            and repr(dict(self.metadata)) == repr(dict(other.metadata))
+            and self.series.keys() == other.series.keys()
+            and all(one.equals(other.series[symbol]) for symbol, one in self.series.items())
+        )
 
     def with_answers(self, answers: Iterable[Answer]) -> Dataset:
         """Give the dataset after `answers`; see `Series.with_answers`."""
@@ -151,6 +163,18 @@ def grouped(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
     for answer in answers:
         groups.setdefault(answer.symbol, []).append(answer)
     return groups
+
+
+def require_same(found: Dataset, written: Dataset, path: Path) -> None:
+    """Make sure that what was read back is what was written.
+
+    Raises
+    ------
+    DatasetWriteError
+        It is not.
+    """
+    if not found.equals(written):
+        raise DatasetWriteError(f"{path} did not keep what was written", path=str(path))
 
 
 def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
