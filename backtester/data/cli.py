@@ -24,6 +24,7 @@ from backtester.data.commands.shared import (
     MarketTypeName,
     Output,
     Quiet,
+    StorageForm,
     SymbolList,
     Timeframe,
     Verbose,
@@ -90,6 +91,7 @@ def fetch(
     ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
+    storage: StorageForm = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -108,7 +110,7 @@ def fetch(
         from backtester.data.model import DatasetKey
 
         chosen = Source.parse(source)
-        key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
+        key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir, storage)
         settings = settings_of(config, key.exchange)
         if top is not None:
             from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
@@ -140,6 +142,7 @@ def update(
     end: Annotated[str | None, typer.Option(help="End date, exclusive, UTC. Default: now.")] = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
+    storage: StorageForm = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -153,7 +156,7 @@ def update(
         from backtester.data.model import DatasetKey
         from backtester.data.storage.data_storage import DataStorage
 
-        key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir)
+        key, home = DatasetKey.of(exchange, market_type, timeframe), home_in(data_dir, storage)
         named = split(symbols) or list(DataStorage(data_dir).names(key))
         request = FetchRequest(
             key,

@@ -35,6 +35,7 @@ __all__ = [
     "MarketTypeName",
     "Output",
     "Quiet",
+    "StorageForm",
     "SymbolList",
     "Timeframe",
     "Verbose",
@@ -61,6 +62,12 @@ SymbolList = Annotated[
 ]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where datasets are kept.", show_default=False)
+]
+StorageForm = Annotated[
+    str,
+    typer.Option(
+        "--storage", help="pickle, sqlite, or auto: a pickle that moves to SQLite once large."
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -36,6 +36,7 @@ def fetch_data(
     include_forming: bool = False,
     source: str = "auto",
     prefer_resampling: bool = False,
+    storage: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Fetch candles, from the store as far as it has them and else from the exchange.
@@ -75,6 +76,9 @@ def fetch_data(
         volumes to rounding (1e-9). What was made of what stands in
         ``data.wrapper._metadata['derived']``; stored candles of the exchange that differ from
         their parts are given as they are, logged, and listed in ``['differing']``.
+    storage : str
+        The form in which the dataset is kept: ``'pickle'``, ``'sqlite'``, or ``'auto'``: a pickle
+        that moves to SQLite once it is large.
     on_event : callable, optional
         Called with progress events, see `backtester.data.events`.
 
@@ -108,7 +112,7 @@ def fetch_data(
         source=Source.parse(source),
         prefer_resampling=prefer_resampling,
     )
-    result = run(request, home_in(data_dir), on_event)
+    result = run(request, home_in(data_dir, storage), on_event)
     return as_data(result, single=isinstance(symbols, str))
 
 
@@ -127,6 +131,7 @@ def fetch_top_symbols(
     include_forming: bool = False,
     source: str = "auto",
     prefer_resampling: bool = False,
+    storage: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Fetch the candles of the symbols with the highest 24 h volume.
@@ -140,7 +145,7 @@ def fetch_top_symbols(
         How many symbols.
     timeframe, market_type, start_date, end_date, use_cache
         See `fetch_data`.
-    exchange_config, data_dir, include_forming, source, prefer_resampling, on_event
+    exchange_config, data_dir, include_forming, source, prefer_resampling, storage, on_event
         See `fetch_data`.
 
     Returns
@@ -149,7 +154,7 @@ def fetch_top_symbols(
         As of `fetch_data`, in descending order of volume, with the 24 h volumes in quote units
         by symbol in ``data.wrapper._metadata['volume_data']``.
     """
-    home = home_in(data_dir)
+    home = home_in(data_dir, storage)
     markets = MetadataFetcher(home.cache).get_market_data(
         exchange_id,
         quote_currency,
@@ -182,6 +187,7 @@ def update_data(
     *,
     exchange_config: Mapping[str, Any] | None = None,
     data_dir: PathLike | None = None,
+    storage: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Bring what is stored up to the last closed candle, each symbol from its own last one on.
@@ -193,7 +199,7 @@ def update_data(
         All that are stored when not given.
     end_date
         Exclusive; None: now.
-    exchange_config, data_dir, on_event
+    exchange_config, data_dir, storage, on_event
         See `fetch_data`.
 
     Returns
@@ -216,7 +222,7 @@ def update_data(
         exchange_config=exchange_config,
         only_newer=True,
     )
-    result = run(request, home_in(data_dir), on_event)
+    result = run(request, home_in(data_dir, storage), on_event)
     return as_data(result, single=isinstance(symbols, str))
 
 

@@ -31,10 +31,15 @@ class DataStorage:
     ----------
     data_dir : path, optional
         Looked up at every call when not given; see `settings.data_directory`.
+    storage : str
+        The form that datasets get when they are written: ``'auto'``, ``'pickle'``, ``'sqlite'``.
     """
 
-    def __init__(self, data_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, data_dir: str | os.PathLike[str] | None = None, storage: str = "auto"
+    ) -> None:
         self._data_dir = data_dir
+        self._storage = storage
 
     def save_data(
         self,
@@ -131,10 +136,11 @@ class DataStorage:
         Returns
         -------
         dict
-            ``pickle_files``, ``total_size_mb`` (10^6 bytes), ``data_dir`` and ``files``: by
-            file name ``symbol_count``, ``size_mb``, ``candles``, ``symbols`` (a list),
-            ``first_ms`` and ``last_ms`` (open times, UTC epoch milliseconds), ``modified_ms``,
-            ``exchange``, ``market_type``, ``timeframe`` and ``problem`` (None for a sound file).
+            ``pickle_files`` (the number of datasets, in either form), ``total_size_mb`` (10^6
+            bytes), ``data_dir`` and ``files``: by file name ``symbol_count``, ``size_mb``,
+            ``candles``, ``symbols`` (a list), ``first_ms`` and ``last_ms`` (open times, UTC epoch
+            milliseconds), ``modified_ms``, ``exchange``, ``market_type``, ``timeframe`` and
+            ``problem`` (None for a sound file).
         """
         home = self._home()
         found = home.store.summary()
@@ -238,7 +244,7 @@ class DataStorage:
         return frame
 
     def _home(self) -> Home:
-        return home_in(self._data_dir)
+        return home_in(self._data_dir, self._storage)
 
     def names(self, key: DatasetKey, asked: Sequence[str] | None = None) -> dict[str, str]:
         """Give the unified symbol of every name asked for, or of all that is stored.

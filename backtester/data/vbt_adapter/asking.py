@@ -43,6 +43,7 @@ _KNOWN = (
     "include_forming",
     "source",
     "prefer_resampling",
+    "storage",
     "on_event",
 )
 

@@ -157,7 +157,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         start, start_date, end, end_date : optional
             The start is inclusive, the end exclusive; anything `fetch_data` reads as a date.
         market_type, use_cache, exchange_config, data_dir, include_forming : optional
-        source, prefer_resampling, on_event : optional
+        source, prefer_resampling, storage, on_event : optional
             As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`. Each
             can be a `symbol_dict` with a value per symbol.
         config, limit, delay, retries, show_progress, tqdm_kwargs : optional
