@@ -27,24 +27,18 @@ def prepared(data: Mapping[Any, Any], tz_localize: Any, tz_convert: Any) -> dict
 
     Symbols that share an index share it afterwards; so do those with equal ones.
     """
-    known: dict[int, tuple[pd.Index, pd.Index]] = {}  # the given one too: its id must not be reused
     made: dict[Any, Any] = {}
-    last: pd.Index | None = None
+    given_index: Any = None
+    own: Any = None
     for symbol, given in data.items():
         table = given if isinstance(given, pd.Series | pd.DataFrame) else _table(given)
         index = table.index
-        if not isinstance(index, pd.DatetimeIndex):
-            made[symbol] = table
-            continue
-        if id(index) not in known:
-            if last is None or not _alike(index, known[id(last)][0]):
-                own = _stepped(_zoned(index, tz_localize, tz_convert))
-            else:
-                own = known[id(last)][1]
-            known[id(index)] = index, own
-            last = index
-        own = known[id(index)][1]
-        made[symbol] = table if own is index else table.set_axis(own)
+        if isinstance(index, pd.DatetimeIndex):
+            if given_index is None or not _alike(index, given_index):
+                given_index, own = index, _stepped(_zoned(index, tz_localize, tz_convert))
+            if index is not own and not (index.is_(own) and index.freq == own.freq):
+                table = table.set_axis(own)
+        made[symbol] = table
     return made
 
 
@@ -53,15 +47,17 @@ def _table(values: Any) -> pd.Series | pd.DataFrame:
     return pd.Series(array) if array.ndim == 1 else pd.DataFrame(array)
 
 
-def _alike(one: pd.DatetimeIndex, other: pd.Index) -> bool:
+def _alike(one: pd.Index, other: pd.Index) -> bool:
+    if one is other:
+        return True
     return one.dtype == other.dtype and one.name == other.name and one.equals(other)
 
 
 def _zoned(index: Any, tz_localize: Any, tz_convert: Any) -> Any:
     if tz_localize is not None and not is_tz_aware(index):
         index = index.tz_localize(to_timezone(tz_localize))
-    if tz_convert is not None:
-        index = index.tz_convert(to_timezone(tz_convert))
+    if tz_convert is not None and index.tz != (zone := to_timezone(tz_convert)):
+        index = index.tz_convert(zone)
     return index
 
 
@@ -76,9 +72,9 @@ def _stepped(index: Any) -> Any:
 
 
 def share_index(data: Mapping[Any, Any]) -> bool:
-    """Tell whether all tables stand on the very same index."""
+    """Tell whether all tables stand on the very same index, or on views of it."""
     first = next(iter(data.values())).index
-    return all(table.index is first for table in data.values())
+    return all(table.index is first or table.index.is_(first) for table in data.values())
 
 
 def share_columns(data: Mapping[Any, Any]) -> bool:
