@@ -33,7 +33,10 @@ __all__ = [
 ]
 
 _RULES = {"open": "first", "high": "max", "low": "min", "close": "last"}
-_REDUCE = {"max": np.fmax, "min": np.fmin, "sum": np.add}
+_REDUCE = {"max": np.fmax, "min": np.fmin}
+_MOST_PLACES = 9
+_EXACT = 2.0**53
+_SAMPLE = 64
 _KNOWN = (Served.MARKET, Served.NOT_LISTED, Served.DELISTED, Served.GIVEN)
 """Under these, a time without a candle had none. Beyond an API's depth there may be some."""
 
@@ -163,8 +166,30 @@ def _reduced(
         return values[starts]
     if rule == "last":
         return values[ends]
+    if rule == "sum":
+        return _summed(values, starts)
     reduced: NDArray[Any] = _REDUCE[rule].reduceat(np.ascontiguousarray(values), starts)
     return reduced
+
+
+def _summed(values: NDArray[Any], starts: NDArray[np.int64]) -> NDArray[Any]:
+    """Sum groups; of floats that stand for decimals, to the float that stands for their sum.
+
+    Added as floats, 0.1 and 0.2 make another number than the 0.3 that an exchange would say.
+    """
+    if values.dtype == np.float64 and len(values):
+        for places in range(_MOST_PLACES):
+            scale = 10.0**places
+            if _are_decimals(values[:_SAMPLE], scale) and _are_decimals(values, scale):
+                sums = np.add.reduceat(np.rint(values * scale), starts)
+                if np.abs(sums).max() < _EXACT:
+                    return np.asarray(sums / scale)
+                break
+    return np.asarray(np.add.reduceat(np.ascontiguousarray(values), starts))
+
+
+def _are_decimals(values: NDArray[np.float64], scale: float) -> bool:
+    return bool((np.rint(values * scale) / scale == values).all())
 
 
 def resample(series: Series, source: Timeframe, target: Timeframe) -> Series:
@@ -183,7 +208,8 @@ def resample(series: Series, source: Timeframe, target: Timeframe) -> Series:
         The whole candles of `target`, and the coverage that their parts amount to: a group
         before the listing was not listed, one in the midst of history without a candle is
         absent, one that is answered for in part is not covered, nor one that reaches beyond
-        the API's depth. Prices equal the exchange's own to the bit, volumes to rounding.
+        the API's depth. Prices equal the exchange's own to the bit, and so do volumes that are
+        decimals of few digits; others to rounding.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backtester.data.candles import Candles
-from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
+from backtester.data.errors import UnknownSymbolError
 from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Timeframe
@@ -124,15 +124,6 @@ def test_an_outage_longer_than_a_page_on_a_swap(serve: Serve) -> None:
     expected = in_contracts(truth(SWAP, "1m", start, end, LATE), LOT)
     world = serve("coinbase", LATE)
     ask(world, SWAP, "1m", expected, start=start, end=end, market_type="swap")
-
-
-def test_weeks_and_months_are_not_had(serve: Serve) -> None:
-    """Coinbase has no weeks and no months, and that is said before anything is asked."""
-    world = serve("coinbase")
-    for timeframe in ("1w", "1M"):
-        with pytest.raises(UnknownTimeframeError, match="6h"):
-            world.ask("BTC/USDT", timeframe, "2024-01-01", "2025-01-01")
-    assert world.sent() == []
 
 
 def test_unknown_symbols_and_expired_contracts_fail_by_name(serve: Serve) -> None:

@@ -173,16 +173,6 @@ def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.M
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", NOON - HOUR, NOON))
 
 
-def test_weeks_on_another_grid_are_refused(serve: Serve) -> None:
-    """Gate's "7d" opens on Thursday, so it is not handed out as a week of ours."""
-    world = serve("gate")
-
-    with pytest.raises(UnknownTimeframeError, match="that open when ours do"):
-        world.ask("BTC/USDT", "1w", "2024-01-01")
-
-    assert world.sent() == []
-
-
 def test_unknown_symbols_and_timeframes(serve: Serve) -> None:
     """Names that mean nothing are refused before any candle is asked for; so are delisted ones."""
     world = serve("gate")

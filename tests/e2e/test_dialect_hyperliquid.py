@@ -191,16 +191,6 @@ def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.M
     assert same(asked["BTC/USDC"], served("BTC/USDC", "1m", NOON - HOUR, NOON))
 
 
-def test_weeks_on_another_grid_are_refused(serve: Serve) -> None:
-    """Hyperliquid's weeks open on Thursday, so they are not handed out as ours."""
-    world = serve("hyperliquid")
-
-    with pytest.raises(UnknownTimeframeError, match="that open when ours do"):
-        world.ask("BTC/USDC", "1w", "2024-01-01")
-
-    assert world.sent() == []
-
-
 def test_unknown_names_are_refused(serve: Serve) -> None:
     """Names that mean nothing are refused before any candle is asked for."""
     world = serve("hyperliquid")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backtester.data.candles import Candles
-from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError, UnknownTimeframeError
+from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError
 from backtester.data.events import Event, FetchPlanned
 from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
@@ -149,15 +149,6 @@ def test_what_sinks_below_the_depth_during_a_fetch_is_no_gap(serve: Serve) -> No
         start + 3 * MINUTE,
         Served.BEYOND_DEPTH,
     )
-
-
-@pytest.mark.parametrize("timeframe", ["1w", "2w"])
-def test_weeks_on_another_grid_are_refused(serve: Serve, timeframe: str) -> None:
-    """Kraken's weeks open on Thursday, so they are not handed out as ours."""
-    world = serve("kraken")
-    with pytest.raises(UnknownTimeframeError, match="that open when ours do"):
-        world.ask("BTC/USDT", timeframe, "2024-01-01", "2025-01-01")
-    assert world.sent() == []
 
 
 def test_kraken_has_no_swaps(serve: Serve) -> None:

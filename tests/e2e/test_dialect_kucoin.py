@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backtester.data.candles import Candles
-from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
+from backtester.data.errors import UnknownSymbolError
 from backtester.data.events import Event, Waiting
 from backtester.data.fetching.capabilities import capability_of
 from backtester.data.fetching.exchange import _used_weight
@@ -88,14 +88,6 @@ def test_swaps_are_had_under_this_name_too(serve: Serve) -> None:
         "end": end,
     }
     assert ask_twice(world, symbol, "1m", expected, **how) == (3, 3)
-
-
-def test_weeks_on_another_grid_are_refused(serve: Serve) -> None:
-    """KuCoin's weeks open on Thursday, so they are not handed out as ours."""
-    world = serve("kucoin")
-    with pytest.raises(UnknownTimeframeError, match="that open when ours do"):
-        world.ask("BTC/USDT", "1w", "2024-01-01", "2025-01-01")
-    assert world.sent() == []
 
 
 def test_unknown_and_delisted_symbols_fail_by_name(serve: Serve) -> None:

@@ -78,7 +78,7 @@ def test_a_range_without_gaps_costs_one_request_a_page(serve: Serve) -> None:
     assert ask(world, SWAP, "1m", start, start + 3 * PAGE * 60_000, market_type="swap") == 3
 
 
-@pytest.mark.parametrize("timeframe", ["3m", "6h", "1w", "1M"])
+@pytest.mark.parametrize("timeframe", ["3m", "6h"])
 def test_timeframes_that_only_spot_has_are_refused(serve: Serve, timeframe: str) -> None:
     """What ccxt's class names and the futures lack is refused before anything is asked."""
     world = serve("kucoinfutures")

@@ -146,17 +146,6 @@ def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.M
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", NOON - HOUR, NOON))
 
 
-@pytest.mark.parametrize("market_type", ["spot", "swap"])
-def test_weeks_are_refused(serve: Serve, market_type: str) -> None:
-    """As long as nobody knows on which day MEXC's weeks open, they are not handed out."""
-    world = serve("mexc")
-
-    with pytest.raises(UnknownTimeframeError, match="that open when ours do"):
-        world.ask("BTC/USDT", "1w", "2024-01-01", market_type=market_type)
-
-    assert world.sent() == []
-
-
 def test_unknown_names_are_refused(serve: Serve) -> None:
     """Names that mean nothing, and those delisted, are refused before any candle is asked for."""
     world = serve("mexc")

@@ -55,7 +55,7 @@ class Capability:
     lacking: tuple[str, ...] = ()
     """Timeframes that ccxt's class names though this market type has none of them."""
     other_grid: tuple[str, ...] = ()
-    """Timeframes it has, but opens at other times than ours; they are not served."""
+    """Timeframes it has, but opens at other times than ours; weeks are made of its days then."""
     archive: str | None = None
     """Where older candles than the API serves can be had, for people."""
     raw_method: str | None = None
@@ -263,7 +263,7 @@ _BITGET_CONTRACTS = replace(_BITGET, longest_window_ms=90 * 86_400_000, market_t
 # www.mexc.com/api-docs/spot-v3: 500 weight of an endpoint in 10 s. A page has 500 candles, whatever
 # is asked for, and its end does not count (ccxt `mexc.py`, which adds a millisecond to `until`, but
 # makes up an end by its own clock where there is none). Nobody says on which day its weeks open, so
-# they are left out.
+# ours are made of its days.
 _MEXC = Capability(
     certified=True,
     page_size=500,

@@ -54,6 +54,9 @@ _GENERIC_WINDOW_S = 4.0
 _DOWNLOAD_S = 300.0
 _COST_PARTS = 100  # ccxt's costs are fractions; the ledger counts whole units
 
+_DAY = Timeframe.parse("1d")
+_MADE = frozenset({"1w", "1M"})
+
 _NO_ANSWER = HttpAnswer()
 
 _ticket: ContextVar[Ticket | None] = ContextVar("ticket", default=None)
@@ -188,16 +191,29 @@ class Exchange:
         UnknownTimeframeError
             With the list of those it has.
         """
-        shifted = self.capability.other_grid
-        without = {*shifted, *self.capability.lacking}
-        supported = [name for name in self._client.timeframes or {} if name not in without]
-        if str(timeframe) not in supported:
-            own = " that open when ours do" if str(timeframe) in shifted else ""
-            raise UnknownTimeframeError(
-                f"{self.id} has no {timeframe} candles{own}; it has {', '.join(supported)}",
-                value=str(timeframe),
-                supported=supported,
-            )
+        if str(timeframe) in self._supported() or self.made_of(timeframe) is not None:
+            return
+        own = " that open when ours do" if str(timeframe) in self.capability.other_grid else ""
+        supported = self._supported()
+        raise UnknownTimeframeError(
+            f"{self.id} has no {timeframe} candles{own}; it has {', '.join(supported)}",
+            value=str(timeframe),
+            supported=supported,
+        )
+
+    def made_of(self, timeframe: Timeframe) -> Timeframe | None:
+        """Tell of which candles those of this length are made here; None where they are served.
+
+        Weeks and months of an exchange that has none, or whose own open on other days.
+        """
+        supported = self._supported()
+        if str(timeframe) in _MADE and str(timeframe) not in supported and str(_DAY) in supported:
+            return _DAY
+        return None
+
+    def _supported(self) -> list[str]:
+        without = {*self.capability.other_grid, *self.capability.lacking}
+        return [name for name in self._client.timeframes or {} if name not in without]
 
     def coarser(self, timeframe: Timeframe) -> list[Timeframe]:
         """Give the exchange's week, day, hour and minute if they are longer, longest first.

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from backtester.data.cache_system.cache_manager import CacheManager, FailedSymbol
 from backtester.data.errors import BadResponseError, DataError, NotServedError, StorageError
 from backtester.data.events import Event, SymbolFailed, Waiting
+from backtester.data.fetching import making
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.archives.source import ArchiveSource
 from backtester.data.fetching.exchange import Exchange
@@ -21,7 +22,7 @@ from backtester.data.fetching.keeper import Keeper
 from backtester.data.fetching.paging import Reader
 from backtester.data.fetching.pipeline import Task
 from backtester.data.fetching.symbols import SymbolBook
-from backtester.data.model import Market, MarketType, format_ms
+from backtester.data.model import Interval, Market, MarketType, Timeframe, format_ms
 
 __all__ = ["answer", "in_thread", "markets_of"]
 
@@ -57,23 +58,84 @@ async def _answer(task: Task) -> None:
         exchange.require_timeframe(key.timeframe)
         now_ms = await _exchange_now(exchange, task.home.cache, task.on_event)
         request.resolve(now_ms)  # a date that cannot be answered, before anything is asked for
-        markets = await _name_online(task, exchange)
-        wanted = task.wanted(now_ms)
-        task.read(wanted)
-        jobs = [
-            SeriesJob(markets[symbol], intervals, _reader(task, exchange, symbol, now_ms))
-            for symbol, intervals in task.gaps(wanted).items()
-        ]
-        archives = _archives(task, exchange, now_ms)
         try:
-            await _fetch(task, exchange, jobs, archives)
-            for job in jobs:
-                _note(task, job)
-            if request.include_forming:
-                await _add_forming(task, exchange, markets)
+            markets = await _name_online(task, exchange)
+            wanted = task.wanted(now_ms)
+            task.read(wanted)
+            if (source := exchange.made_of(key.timeframe)) is not None:
+                await _make(task, exchange, source, wanted, now_ms)
+            else:
+                await _fill(task, exchange, markets, wanted, now_ms)
         finally:
-            task.result.requests = exchange.requests + (archives.requests if archives else 0)
+            task.result.requests += exchange.requests
     task.select(wanted)
+
+
+async def _fill(
+    task: Task,
+    exchange: Exchange,
+    markets: Mapping[str, Market],
+    wanted: Mapping[str, Interval],
+    now_ms: int,
+) -> None:
+    """Ask for what the store lacks of `wanted`, store it, and note what it taught."""
+    jobs = [
+        SeriesJob(markets[symbol], intervals, _reader(task, exchange, symbol, now_ms))
+        for symbol, intervals in task.gaps(wanted).items()
+    ]
+    archives = _archives(task, exchange, now_ms)
+    try:
+        await _fetch(task, exchange, jobs, archives)
+        for job in jobs:
+            _note(task, job)
+        if task.request.include_forming:
+            await _add_forming(task, exchange, markets)
+    finally:
+        task.result.requests += archives.requests if archives else 0
+
+
+async def _make(
+    task: Task,
+    exchange: Exchange,
+    source: Timeframe,
+    wanted: Mapping[str, Interval],
+    now_ms: int,
+) -> None:
+    """Make candles the exchange does not have of its shorter ones, which are stored as well."""
+    request, target = task.request, task.request.key.timeframe
+    gaps = task.gaps(wanted)
+    open_time = request.forming(now_ms) if request.include_forming else None
+    forming = {} if open_time is None else dict.fromkeys(task.names.values(), open_time)
+    asked = making.question(request, source, gaps, now_ms, forming)
+    if asked is None:
+        return
+    shorter = Task(asked, task.home, task.on_event)
+    try:
+        markets = await _name_online(shorter, exchange)
+        needed = shorter.wanted(now_ms)
+        shorter.read(needed)
+        await _fill(shorter, exchange, markets, needed, now_ms)
+    finally:
+        task.result.requests += shorter.result.requests
+        task.result.storage_error = task.result.storage_error or shorter.result.storage_error
+    for symbol, error in shorter.result.failures.items():
+        task.result.failures[task.asked_name(symbol)] = error
+    answers = [
+        answer
+        for symbol, intervals in gaps.items()
+        for answer in making.answers_of(symbol, shorter.known(symbol), source, target, intervals)
+    ]
+    for symbol, opened in forming.items():
+        if symbol not in shorter.result.failures:
+            task.result.forming[task.asked_name(symbol)] = making.forming_of(
+                shorter.known(symbol).candles, shorter.result.forming[symbol], target, opened
+            )
+    task.learn(answers, made_of=source)
+    try:
+        await asyncio.to_thread(task.home.store.commit, request.key, answers)
+        task.home.store.annotate(request.key, {making.MADE_OF: str(source)})
+    except StorageError as error:
+        task.result.storage_error = error
 
 
 def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | None:
@@ -140,7 +202,7 @@ def _note(task: Task, job: SeriesJob) -> None:
             cache.save_failed(*where, job.error, ttl_s=_FAILED_S)
 
 
-async def _add_forming(task: Task, exchange: Exchange, markets: dict[str, Market]) -> None:
+async def _add_forming(task: Task, exchange: Exchange, markets: Mapping[str, Market]) -> None:
     """Ask for the forming candle of every symbol that has not failed."""
     open_time = task.request.forming(task.result.as_of_ms)
     if open_time is None:

@@ -24,11 +24,13 @@ from backtester.data.errors import (
 )
 from backtester.data.events import CandlesRevised, Event, FetchFinished
 from backtester.data.fetching.deriving import Derived, derive, held_by_shorter
+from backtester.data.fetching.making import MADE_OF
 from backtester.data.fetching.planning import missing
 from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
-from backtester.data.model import Coverage, Interval, Served, format_ms
+from backtester.data.model import Coverage, Interval, Served, Timeframe, format_ms
+from backtester.data.resampling import derived_note
 from backtester.data.settings import venue
 from backtester.data.storage.store import Dataset, SymbolSummary, grouped
 
@@ -202,7 +204,7 @@ class Task:
     def gaps(self, wanted: Mapping[str, Interval]) -> dict[str, list[Interval]]:
         """Give per unified symbol what of `wanted` is to be asked for."""
         use_cache = self.request.use_cache
-        covered = {s: self._stored(s).coverage if use_cache else Coverage() for s in wanted}
+        covered = {s: self.known(s).coverage if use_cache else Coverage() for s in wanted}
         for symbol, made in self.derived.items():
             covered[symbol] = covered[symbol].add(made.series.coverage)
         gaps = missing(wanted, covered)
@@ -217,7 +219,7 @@ class Task:
 
         It is of this timeframe: the first 1m candle may open hours after the first 1d one.
         """
-        for span in self._stored(symbol).coverage:
+        for span in self.known(symbol).coverage:
             if span.served is Served.NOT_LISTED and span.start == 0:
                 return span.end
         return None
@@ -230,13 +232,24 @@ class Task:
             symbol = self.names.get(name)
             if symbol is None or name in self.result.failures:
                 continue
-            series = self._stored(symbol)
+            series = self.known(symbol)
             if symbol in self.derived:
                 self._note_derived(name, self.derived[symbol], series, wanted[symbol])
                 series = self.derived[symbol].beside(series, wanted[symbol])
             elif not self.request.only_newer:  # an update hands out all that is stored
                 series = series.within(wanted[symbol])
             self.result.series[name] = series
+            self._note_made(name, series)
+
+    def _note_made(self, name: str, series: Series) -> None:
+        """Say so where the exchange has no candles of this length, and these were made."""
+        source = self.stored.metadata.get(MADE_OF)
+        times, timeframe = series.candles.open_time, self.request.key.timeframe
+        if source is not None and len(times):
+            note = derived_note(
+                Timeframe.parse(source), int(times[0]), timeframe.next(int(times[-1]))
+            )
+            self.result.derived.setdefault(name, []).append(note)
 
     def _note_derived(self, name: str, made: Derived, own: Series, wanted: Interval) -> None:
         if notes := made.notes(own, wanted):
@@ -244,16 +257,27 @@ class Task:
         if differing := made.differing(own, wanted):
             self.result.differing[name] = differing
 
-    def learn(self, answers: list[Answer]) -> None:
-        """Merge fresh answers into what is stored, noting what they revised."""
+    def learn(self, answers: list[Answer], made_of: Timeframe | None = None) -> None:
+        """Merge fresh answers into what is stored, noting what they revised.
+
+        Parameters
+        ----------
+        answers : list of Answer
+        made_of : Timeframe, optional
+            Of which shorter candles theirs were made, see `making`.
+        """
         before, self.stored = self.stored, self.stored.with_answers(answers)
+        if made_of is not None:
+            notes = {**self.stored.metadata, MADE_OF: str(made_of)}
+            self.stored = Dataset(self.stored.key, self.stored.series, notes)
         for symbol in grouped(answers):
             known = before.series.get(symbol, Series()).revisions
             revised = self.stored.series[symbol].revisions[len(known) :]
             if revised:
                 self.result.revisions[self.asked_name(symbol)] = revised
 
-    def _stored(self, symbol: str) -> Series:
+    def known(self, symbol: str) -> Series:
+        """Give what is known of a symbol, as far as the question needs it."""
         return self.stored.series.get(symbol) or Series()
 
     def asked_name(self, symbol: str) -> str:
