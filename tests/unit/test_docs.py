@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,41 @@ def test_every_python_block_of_the_readme_runs_in_order(
             ran += 1
     assert ran >= 3
     assert names["data"].symbols == ["BTC/USDT"]
+
+
+def shown(block: str) -> str:
+    """Turn every line that ends with what it gives, after ``#:``, into a comparison of the two."""
+    lines = (re.fullmatch(r"(\S.*?) +#: (.*)", line) for line in block.splitlines())
+    return "\n".join(
+        f"check({match[1]!r}, str({match[1]}), {match[2]!r})" if match else line
+        for line, match in zip(block.splitlines(), lines, strict=True)
+    )
+
+
+def test_every_example_for_vectorbt_users_gives_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is run from top to bottom, offline, and every line shown with its value has it."""
+    monkeypatch.setenv("BACKTESTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("BACKTESTER_STATE_DIR", str(tmp_path / "state"))
+    page = ROOT / "docs" / "vectorbt.md"
+    differing: list[tuple[str, str, str]] = []
+    checked: list[str] = []
+
+    def check(code: str, found: str, expected: str) -> None:
+        checked.append(code)
+        if found != expected:
+            differing.append((code, found, expected))
+
+    names: dict[str, Any] = {"check": check, "__name__": "page"}
+    for block in python_blocks(page):
+        if "vbt.talib(" in block and find_spec("talib") is None:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # VectorBT's own, on what it computes
+            exec(compile(shown(block), page.name, "exec"), names)
+    assert differing == []
+    assert len(checked) >= 40
 
 
 def test_docs_cli_is_what_the_command_says() -> None:

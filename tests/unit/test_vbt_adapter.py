@@ -437,6 +437,15 @@ def test_an_unknown_feature_is_a_key_error_that_lists_those_there():
     assert not hasattr(data["Close"], "volume")
 
 
+def test_a_misspelt_argument_of_get_is_named():
+    """Nothing is passed over, and the nearest name there is is told."""
+    data = made(BTC=table(3))
+    with pytest.raises(TypeError, match=r"argument 'symbols'; did you mean 'symbol'\?"):
+        data.get(symbols=[BTC])
+    with pytest.raises(TypeError, match=r"'nothing'$"):
+        data.get("close", nothing=1)
+
+
 def test_select_gives_the_symbols_named_in_their_order():
     """A list keeps frames, a bare symbol gives Series; the index stays."""
     data = made(BTC=table(3), ETH=table(3, 1), SOL=table(3, 2))

@@ -376,17 +376,26 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             last[symbol] = self.index[rows[-1]] if len(rows) else None
         return last
 
-    def get(self, feature: Any = None, symbol: Any = None, **kwargs: Any) -> Any:
+    def get(
+        self,
+        feature: Any = None,
+        symbol: Any = None,
+        *,
+        column: Any = None,
+        level_name: str = "symbol",
+        **unknown: Any,
+    ) -> Any:
         """Give columns by name: the exact one first, then one that differs only in case.
 
         Parameters
         ----------
         feature : label or list of labels, optional
-            VectorBT's own name for it, `column`, is understood too; where there is one feature
-            of several symbols, symbols are, as in VectorBT.
+            VectorBT calls it `column`. Where there is one feature of several symbols, symbols
+            are understood too, as in VectorBT.
         symbol : label or list of labels, optional
-        **kwargs
-            `level_name` of the symbols' axis, as in VectorBT.
+        column : label or list of labels, optional
+        level_name : str
+            Of the symbols' axis, as in VectorBT.
 
         Returns
         -------
@@ -401,24 +410,30 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             No such feature.
         UnknownSymbolError
             No such symbol.
+        TypeError
+            No such argument.
         """
-        if "column" in kwargs:
-            feature = kwargs.pop("column")
+        for name in unknown:
+            near = get_close_matches(name, ("feature", "symbol", "column", "level_name"), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"get() got an unexpected keyword argument {name!r}{hint}")
+        if column is not None:
+            feature = column
         if symbol is not None:
             label = symbol if isinstance(symbol, list) else self._known_symbol(symbol)
-            return self.select(label).get(feature, **kwargs)
+            return self.select(label).get(feature, level_name=level_name)
         # Always one's own: a cache shares the memory of `data`, which refuses writes.
         if feature is None and len(self.symbols) == 1:
             return self.data[self.symbols[0]].copy()
         if feature is not None and len(self.features) == 1 < len(self.symbols):
-            return self._of_one_feature(feature, **kwargs)
+            return self._of_one_feature(feature, level_name)
         names = self.features if feature is None else feature
         if not isinstance(names, list):
-            return self._across(self._position(names), **kwargs)
+            return self._across(self._position(names), level_name)
         positions = [self._position(name) for name in names]
         if self.single_key:
             return self.data[self.symbols[0]].iloc[:, positions].copy()
-        found = tuple(self._across(position, **kwargs) for position in positions)
+        found = tuple(self._across(position, level_name) for position in positions)
         # VectorBT gives data of a single column without the tuple around it.
         return found[0] if feature is None and len(found) == 1 else found
 
@@ -590,9 +605,9 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             raise KeyError(f"the data have no feature {name!r}; there are {there}")
         return position
 
-    def _of_one_feature(self, name: Any, **kwargs: Any) -> Any:
+    def _of_one_feature(self, name: Any, level_name: str) -> Any:
         """Give the only feature, or some symbols of it, by name."""
-        across = self._across(0, **kwargs)
+        across = self._across(0, level_name)
         names = name if isinstance(name, list) else [name]
         if all(one in self.symbols for one in names):
             return across[name].copy()
