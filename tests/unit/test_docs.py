@@ -72,7 +72,7 @@ def test_every_example_for_vectorbt_users_gives_what_it_shows(
             warnings.simplefilter("ignore")  # VectorBT's own, on what it computes
             exec(compile(shown(block), page.name, "exec"), names)
     assert differing == []
-    assert len(checked) >= 40
+    assert len(checked) >= 30
 
 
 def test_docs_cli_is_what_the_command_says() -> None:
