@@ -16,7 +16,8 @@ INTRODUCTION = """\
 `backtester/scripts/fetch` are its `fetch` without a subcommand, and run from a bare checkout.
 
 Data goes to stdout, progress and logs to stderr. Exit code 0: all done; 1: something failed;
-2: wrong usage; 130: interrupted. `--json` prints one JSON object.
+2: wrong usage; 130: interrupted; 141: nobody reads the output any more. `--json` prints one JSON
+object in every case; where nothing came it has `error` with `type` and `message`.
 
 This page is written by `make docs`.
 """

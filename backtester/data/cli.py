@@ -15,6 +15,7 @@ import typer
 
 from backtester.data import rendering
 from backtester.data.commands.importing import import_files
+from backtester.data.commands.running import run
 from backtester.data.commands.shared import (
     EXIT_FAILED,
     AsJson,
@@ -30,6 +31,7 @@ from backtester.data.commands.shared import (
     Verbose,
     settings_of,
     split,
+    versions,
 )
 from backtester.data.errors import OptionError
 
@@ -47,6 +49,27 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_versions(asked: bool) -> None:
+    if asked:
+        typer.echo(versions())
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_show_versions,
+            help="Show the versions that a report needs, and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -198,16 +221,21 @@ def exchanges(as_json: AsJson = False) -> None:
 
 @app.command()
 def sandbox(
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     dialect: Annotated[str, typer.Option(help="Whose language to speak.")] = "binance",
     replay: Annotated[
         Path | None,
         typer.Option(help="Folder of candle files (Parquet, CSV) to serve instead."),
     ] = None,
-    latency_ms: Annotated[float, typer.Option(help="Wait before every answer.")] = 0.0,
+    latency_ms: Annotated[
+        float, typer.Option(min=0, max=600_000, help="Wait before every answer.")
+    ] = 0.0,
     weight_limit: Annotated[
-        int | None, typer.Option(help="Request weight allowed per minute.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Request weight allowed per minute.", show_default=False),
     ] = None,
     fault: Annotated[
         list[str] | None,
@@ -243,16 +271,14 @@ app.command(name="import")(import_files)
 
 def main() -> None:
     """Run ``vbt-data``."""
-    rendering.print_anything()
-    app()
+    run(app)
 
 
 def spec_main() -> None:
     """Run the spec's script: `fetch` alone, its flags without a subcommand."""
-    rendering.print_anything()
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     alone.command(help=fetch.__doc__)(fetch)
-    alone()
+    run(alone)
 
 
 # ------------------------------------------------------------------ what the commands share
@@ -317,14 +343,24 @@ def _faults(texts: list[str]) -> Any:
     from backtester.data.sandbox import Fault, Faults
 
     faults = Faults()
+    # A revision needs a candle and values: it is for programs.
+    known = [one for one in Fault if one is not Fault.REVISION]
     for text in texts:
         kind, _, chance = text.partition("=")
-        try:
-            faults.add(Fault(kind.strip()), times=None, probability=float(chance or 1.0))
-        except ValueError as error:
-            known = ", ".join(Fault)
-            raise OptionError(f"no fault like {text!r}; there are {known}") from error
+        if kind.strip() not in known:
+            raise OptionError(f"no fault like {kind!r}; there are {', '.join(known)}")
+        faults.add(Fault(kind.strip()), probability=_chance(text, chance or "1"))
     return faults
+
+
+def _chance(text: str, chance: str) -> float:
+    try:
+        found = float(chance)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:  # neither is what is not a number
+        raise OptionError(f"the chance in {text!r} is not a number from 0 to 1")
+    return found
 
 
 if __name__ == "__main__":

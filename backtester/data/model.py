@@ -36,6 +36,7 @@ __all__ = [
     "Served",
     "Span",
     "Timeframe",
+    "counted",
     "format_ms",
 ]
 
@@ -473,6 +474,15 @@ class Market:
     """Base units per contract; 1 for spot."""
     created_ms: int | None = None
     """When the exchange says it was listed, UTC epoch milliseconds; often unknown."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, for a person.
+
+    >>> counted(1, "symbol"), counted(2000, "symbol"), counted(1, "series")
+    ('1 symbol', '2,000 symbols', '1 series')
+    """
+    return f"{number:,} {noun}" if number == 1 or noun.endswith("s") else f"{number:,} {noun}s"
 
 
 def format_ms(ms: int) -> str:

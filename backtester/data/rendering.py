@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from backtester.data.model import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "error",
+    "error_object",
     "print_account",
     "print_anything",
     "print_exchanges",
@@ -54,6 +57,11 @@ def print_anything() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
+
+
+def error_object(kind: str, message: str) -> dict[str, Any]:
+    """Give what ``--json`` prints of an error."""
+    return {"error": {"type": kind, "message": message}}
 
 
 def error(message: str) -> None:
@@ -91,13 +99,13 @@ def print_total(account: Mapping[str, Any]) -> None:
     """Print what a fetch brought, in one line."""
     total = sum(one["candles"] for one in account["symbols"].values())
     count = account["requests"]
-    source = "all from the store, 0 requests" if count == 0 else f"{count:,} requests"
+    source = "all from the store, 0 requests" if count == 0 else counted(count, "request")
     shorter = {one["from"] for notes in account["derived"].values() for one in notes}
     if shorter:
         source += f", partly made of {' and '.join(sorted(shorter))} candles"
     _console(sys.stdout).print(
         f"{account['exchange']} {account['market_type']} {account['timeframe']}: "
-        f"{total:,} candles of {len(account['symbols'])} symbols in "
+        f"{counted(total, 'candle')} of {counted(len(account['symbols']), 'symbol')} in "
         f"{_duration(account['seconds'])}, {source}",
         style="bold",
     )
@@ -128,8 +136,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         console.print(table)
     files = summary["pickle_files"]
     console.print(
-        f"{files} {'dataset' if files == 1 else 'datasets'}, {summary['total_size_mb']:.2f} MB "
-        f"in {summary['data_dir']}",
+        f"{counted(files, 'dataset')}, {summary['total_size_mb']:.2f} MB in {summary['data_dir']}",
         style="bold",
         soft_wrap=True,
     )
@@ -192,10 +199,10 @@ def print_import(account: Mapping[str, Any]) -> None:
             console.print(f"{one['file']}: {_checked(one['checked'])}", soft_wrap=True)
     for note in account["notes"]:
         console.print(note, soft_wrap=True)
+    of = counted(len(account["series"]), "series")
     would = "would be taken" if account["dry_run"] else "taken"
     console.print(
-        f"{account['taken']:,} candles of {counted(len(account['series']), 'series')} {would} in "
-        f"{_duration(account['seconds'])}",
+        f"{counted(account['taken'], 'candle')} of {of} {would} in {_duration(account['seconds'])}",
         style="bold",
     )
 
@@ -207,15 +214,6 @@ def _checked(found: Mapping[str, Any]) -> str:
         f"checked, {found['matching']} of {found['compared'] + found['missing']} candles are what "
         f"the exchange answers, {found['identical']} to the last bit"
     )
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number with its noun.
-
-    >>> counted(1, "symbol"), counted(2, "symbol"), counted(1, "series")
-    ('1 symbol', '2 symbols', '1 series')
-    """
-    return f"{number:,} {noun}" if number == 1 or noun == "series" else f"{number:,} {noun}s"
 
 
 @contextmanager
@@ -282,8 +280,9 @@ class _Display:
 def _preview(plan: Any) -> str:
     at_least = f", at least {_duration(plan.seconds)}" if plan.seconds else ""
     return (
-        f"{plan.exchange}: {plan.requests:,} requests for up to {plan.candles:,} candles of "
-        f"{plan.symbols} symbols (weight {plan.weight:,}, {plan.size_bytes / 1e6:.1f} MB{at_least})"
+        f"{plan.exchange}: {counted(plan.requests, 'request')} for up to "
+        f"{counted(plan.candles, 'candle')} of {counted(plan.symbols, 'symbol')} "
+        f"(weight {plan.weight:,}, {plan.size_bytes / 1e6:.1f} MB{at_least})"
     )
 
 
@@ -304,7 +303,7 @@ def _mark(level: int) -> str:
 def _console(stream: Any) -> Console:
     from rich.console import Console
 
-    return Console(
+    console = Console(
         file=stream,
         # Piped output is read by programs: never wrapped to a terminal's width.
         width=None if stream.isatty() else 200,
@@ -313,6 +312,13 @@ def _console(stream: Any) -> Console:
         markup=False,
         emoji=False,
     )
+    console.on_broken_pipe = _unread  # type: ignore[method-assign]  # its own ends the program
+    return console
+
+
+def _unread() -> None:
+    """Leave it to `commands.running` that nobody reads what is printed."""
+    raise BrokenPipeError
 
 
 def _date(ms: int | None) -> str:

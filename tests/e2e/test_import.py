@@ -171,6 +171,15 @@ def test_a_large_import_is_committed_in_parts(
     assert import_data(tmp_path / "in").taken == 0
 
 
+def test_an_import_into_sqlite(world: World, file: Path) -> None:
+    """The same candles, coverage and provenance in the other form of storage."""
+    import_data(file, storage="sqlite")
+    assert next(iter(world.files())) == "sandbox_spot_1h.candles.sqlite"
+    assert same(world.stored(BTC).candles, hourly(last="2025-06-02 23:00"))
+    assert "imports" in world.home.store.read(world.key()).metadata
+    assert import_data(file).taken == 0
+
+
 def test_a_damaged_dataset_is_set_aside_and_told(world: World, file: Path) -> None:
     """Law 7: damage is not emptiness, and is kept."""
     import_data(file)

@@ -130,7 +130,7 @@ def test_json_is_one_object_and_nothing_else(shop: World) -> None:
 def test_verbose_logs_go_to_stderr(shop: World) -> None:
     """--verbose tells what the library does, away from the data."""
     shown = run(*FETCH, "-s", BTC, "--verbose", "--json")
-    assert "sandbox spot 1h: 216 candles of 1 symbols" in shown.err
+    assert "sandbox spot 1h: 216 candles of 1 symbol," in shown.err
     assert shown.json["failures"] == {}
 
 
@@ -196,6 +196,12 @@ def test_a_damaged_file_shows_in_the_summary(shop: World) -> None:
         ("update", "-e", "no/such"),
         ("sandbox", "--fault", "nonsense"),
         ("sandbox", "--fault", "503=often"),
+        ("sandbox", "--fault", "503=1.5"),
+        ("sandbox", "--fault", "503=nan"),
+        ("sandbox", "--fault", "revision"),
+        ("sandbox", "--port", "70000"),
+        ("sandbox", "--latency-ms", "-1"),
+        ("sandbox", "--weight-limit", "0"),
     ],
     ids=" ".join,
 )
@@ -228,7 +234,7 @@ def test_everything_failing_exits_1_with_the_account(shop: World) -> None:
     shown = run(*FETCH, "-s", "NOPE/USDT", "--json")
     assert shown.code == 1
     told = shown.json
-    assert told["error"]["error"] == "UnknownSymbolError"
+    assert told["error"]["type"] == "UnknownSymbolError"
     assert list(told["failures"]) == ["NOPE/USDT"]
     assert (told["exchange"], told["timeframe"], told["symbols"]) == ("sandbox", "1h", {})
     assert told["requests"] == len(shop.sent())
@@ -284,7 +290,112 @@ def test_the_kind_of_error_decides_the_code(
     monkeypatch.setattr(cli, "_pipeline", failing)
     shown = run(*FETCH, "-s", BTC, "--json")
     assert shown.code == code
-    assert shown.json["error"] == {"error": type(error).__name__, "message": "x"}
+    assert shown.json["error"] == {"type": type(error).__name__, "message": "x"}
+
+
+# ------------------------------------------------------------------ streams
+
+
+def started(world: World, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command as a program, with streams of our own."""
+    code = (
+        f"import sys; sys.argv[1:] = {list(words)!r}; from backtester.data.cli import main; main()"
+    )
+    variables = options.pop("variables", {})
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(world, **variables), text=True, timeout=60, check=False, **streams,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fetch", "--json"),
+        ("fetch", "--json", "--top", "many"),
+        ("fetch", "--json", "--nonsense"),
+        ("nonsense", "--json"),
+        ("import", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_told_to_machines_too(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --json every end is one object: its kind and its sentence."""
+    monkeypatch.setattr(sys, "argv", ["vbt-data", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert set(json.loads(out)["error"]) == {"type", "message"}
+    assert err.strip()
+
+
+def test_an_interrupt_anywhere_is_told_to_machines_too(
+    shop: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Inside a command and before it begins."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["vbt-data", "summary", "--json"])
+    for name in ("backtester.data.cli._print_summary", "backtester.data.cli.Output"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, interrupted)
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code, json.loads(out)["interrupted"]) == (130, True)
+        assert "interrupted" in err
+
+
+def test_a_reader_that_goes_away_is_no_fault(shop: World) -> None:
+    """As in `vbt-data exchanges | head -1`: no traceback, the shell's code for it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = started(shop, "exchanges", stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_is_told_in_one_line(shop: World) -> None:
+    """What cannot be written is a failure, and no traceback."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    with full.open("w") as stdout:
+        done = started(shop, "exchanges", stdout=stdout)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_closed_streams_change_no_exit_code(shop: World, closed: str) -> None:
+    """A service may be started without either."""
+    number = {"stdout": 1, "stderr": 2}[closed]
+    for words, code in ((("exchanges",), 0), (("fetch",), 2)):
+        done = started(shop, *words, **{closed: None}, preexec_fn=lambda: os.close(number))
+        assert done.returncode == code
+
+
+def test_names_that_are_no_text_are_wrong_usage(shop: World) -> None:
+    """Half characters, as a terminal of another encoding sends them."""
+    shown = run(*FETCH, "-s", "\udcff/USDT")
+    assert (shown.code, shown.exception) == (2, None)
+
+
+def test_the_version_is_told(shop: World) -> None:
+    """With those of the packages that matter in a report."""
+    shown = run("--version")
+    assert shown.code == 0
+    for package in ("backtester", "ccxt", "vectorbt", "Python"):
+        assert package in shown.out
 
 
 # ------------------------------------------------------------------ what the flags do

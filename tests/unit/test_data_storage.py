@@ -49,3 +49,12 @@ def test_coverage_of_nothing_is_an_error(tmp_path: Path) -> None:
     """A symbol nothing is stored of is an error, not an empty table."""
     with pytest.raises(DatasetNotFoundError):
         DataStorage(tmp_path).get_coverage("sandbox", "1h", "BTC/USDT")
+
+
+def test_a_misspelled_exchange_gets_a_suggestion(tmp_path: Path) -> None:
+    """Nothing is stored of it, and nothing could be."""
+    with pytest.raises(DatasetNotFoundError, match="did you mean 'binance'"):
+        DataStorage(tmp_path).load_data("binnance", "1h")
+    with pytest.raises(DatasetNotFoundError) as caught:
+        DataStorage(tmp_path).load_data("binance", "1h")
+    assert caught.value.suggestions == []

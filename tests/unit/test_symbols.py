@@ -114,6 +114,7 @@ def test_the_nearest_symbols_are_suggested() -> None:
     assert SPOT.nearest("BTC/USDR")[0] == "BTC/USDT"
     assert SPOT.nearest("ETHUSD", count=1) == ["ETH/USDT"]
     assert SPOT.nearest("XYZQ/KKK") == []
+    assert SPOT.nearest("btc", count=1) == ["BTC/USDT"], "a bare base means its usual market"
     # All that an ambiguous name could mean.
     assert set(CONTRACTS.nearest("SOL/USD")) >= {"SOL/USD:SOL", "SOL/USD:USDC"}
 

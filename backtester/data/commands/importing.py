@@ -16,6 +16,7 @@ from backtester.data.commands.shared import (
     DataDir,
     Output,
     Quiet,
+    StorageForm,
     Verbose,
     settings_of,
 )
@@ -54,6 +55,7 @@ def import_files(
     ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
+    storage: StorageForm = "auto",
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -81,6 +83,7 @@ def import_files(
                 dry_run=dry_run,
                 exchange_config=settings_of(config, exchange or ""),
                 data_dir=data_dir,
+                storage=storage,
             )
         output.show(report.account(), rendering.print_import)
         if report.failures:

@@ -24,6 +24,7 @@ from backtester.data.errors import (
     RequestError,
     UnknownSymbolError,
 )
+from backtester.data.model import counted
 
 __all__ = [
     "EXIT_FAILED",
@@ -41,6 +42,7 @@ __all__ = [
     "Verbose",
     "settings_of",
     "split",
+    "versions",
 ]
 
 EXIT_FAILED = 1
@@ -103,12 +105,13 @@ class Output:
                 yield
             except DataError as error:
                 self._report(error)
-            except OSError as error:  # a port in use, a full pipe: nothing of ours
-                rendering.error(f"{type(error).__name__}: {error}")
+            except BrokenPipeError:  # nobody reads what we print
+                raise
+            except OSError as error:  # a port in use, a full disk: nothing of ours
+                self._say(type(error).__name__, f"{type(error).__name__}: {error}")
                 raise typer.Exit(EXIT_FAILED) from None
             except KeyboardInterrupt:
-                rendering.error("interrupted")
-                raise typer.Exit(130) from None
+                self.interrupted({})
 
     def interrupted(self, came: Mapping[str, int]) -> NoReturn:
         """End after Ctrl-C, saying what was done: what has come is stored.
@@ -121,13 +124,13 @@ class Output:
         if self.as_json:
             symbols = {name: {"candles": count} for name, count in came.items()}
             typer.echo(json.dumps({"interrupted": True, "symbols": symbols}))
-        what = f"{sum(came.values()):,} candles of {len(came)} symbols" if came else "nothing yet"
-        rendering.error(f"interrupted; fetched and stored: {what}")
+        what = f"{sum(came.values()):,} candles of {counted(len(came), 'symbol')}"
+        rendering.error(f"interrupted; fetched and stored: {what if came else 'nothing yet'}")
         raise typer.Exit(130) from None
 
-    def usage(self, message: str) -> None:
+    def usage(self, message: str) -> NoReturn:
         """End with a usage error."""
-        rendering.error(message)
+        self._say(OptionError.__name__, message)
         raise typer.Exit(EXIT_USAGE)
 
     def show(self, account: Mapping[str, Any], render: Callable[[Mapping[str, Any]], None]) -> None:
@@ -137,18 +140,36 @@ class Output:
         else:
             render(account)
 
-    def _report(self, error: DataError) -> None:
+    def _say(self, kind: str, message: str, account: Mapping[str, Any] | None = None) -> None:
+        """Say an error to who reads stderr, and to who reads JSON."""
         if self.as_json:
-            described = {"error": type(error).__name__, "message": str(error)}
-            account = getattr(error, "account", {"failures": {}})
-            typer.echo(json.dumps({"error": described, **account}))
-        rendering.error(str(error))
+            typer.echo(json.dumps({**rendering.error_object(kind, message), **(account or {})}))
+        rendering.error(message)
+
+    def _report(self, error: DataError) -> None:
+        account = getattr(error, "account", {"failures": {}})
+        self._say(type(error).__name__, str(error), account)
         if self.verbose:
             import traceback
 
             traceback.print_exception(error)
         usage = isinstance(error, RequestError) and not isinstance(error, UnknownSymbolError)
         raise typer.Exit(EXIT_USAGE if usage else EXIT_FAILED) from None
+
+
+def versions() -> str:
+    """Tell the versions that a report of a fault needs, in one line."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    def of(package: str) -> str:
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            return f"{package} {'from a checkout' if package == 'backtester' else 'not installed'}"
+
+    packages = ", ".join(map(of, ("backtester", "ccxt", "vectorbt", "pandas", "numpy")))
+    return f"{packages}, Python {platform.python_version()} on {platform.system()}"
 
 
 def split(symbols: list[str] | None) -> list[str]:

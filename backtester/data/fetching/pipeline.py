@@ -29,7 +29,7 @@ from backtester.data.fetching.planning import missing
 from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
-from backtester.data.model import Coverage, Interval, Served, Timeframe, format_ms
+from backtester.data.model import Coverage, Interval, Served, Timeframe, counted, format_ms
 from backtester.data.resampling import derived_note
 from backtester.data.settings import venue
 from backtester.data.storage.store import Dataset, SymbolSummary, grouped
@@ -298,8 +298,9 @@ class Task:
         candles = sum(len(one.candles) for one in result.series.values())
         self.on_event(FetchFinished(result.requests, candles, result.seconds))
         _log.info(
-            "%s: %d candles of %d symbols, %d requests, %.3f s",
-            key, candles, len(result.series), result.requests, result.seconds,
+            "%s: %s of %s, %s, %.3f s",
+            key, counted(candles, "candle"), counted(len(result.series), "symbol"),
+            counted(result.requests, "request"), result.seconds,
         )  # fmt: skip
         for name, revised in result.revisions.items():
             self.on_event(CandlesRevised(name, len(revised)))

@@ -18,6 +18,8 @@ from backtester.data.model import Market, MarketType
 
 __all__ = ["SymbolBook", "parse_symbols"]
 
+_USUAL_QUOTES = ("USDT", "USDC", "USD", "EUR", "BTC")
+
 
 def parse_symbols(symbols: Any) -> list[str]:
     """Read the `symbols` argument: a list or one str.
@@ -38,7 +40,7 @@ def parse_symbols(symbols: Any) -> list[str]:
         raise OptionError(f"symbols must be text or a list of texts, not {symbols!r}")
     if not given:
         raise NoSymbolsError("no symbols were asked for; name some, such as 'BTC/USDT'")
-    names = [name.strip() if isinstance(name, str) else "" for name in given]
+    names = [name.strip() if isinstance(name, str) and _is_text(name) else "" for name in given]
     if "" in names:
         wrong = given[names.index("")]
         raise OptionError(f"{wrong!r} is not a symbol; write it like 'BTC/USDT'")
@@ -46,6 +48,11 @@ def parse_symbols(symbols: Any) -> list[str]:
     if twice:
         raise OptionError(f"asked for twice: {', '.join(twice)}", symbols=twice)
     return names
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a name is made of whole characters: half ones come from a terminal's bytes."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 class SymbolBook:
@@ -90,9 +97,10 @@ class SymbolBook:
     def nearest(self, name: str, count: int = 3) -> list[str]:
         """Give the symbols whose spelling is nearest to `name`, best first."""
         meant = sorted(self._meanings.get(name.upper(), ()))
+        based = [one for one in self._symbols if one.upper().startswith(f"{name.upper()}/")]
         near = difflib.get_close_matches(name.upper(), self._meanings, n=4 * count, cutoff=0.6)
         found = [symbol for spelling in near for symbol in sorted(self._meanings[spelling])]
-        return list(dict.fromkeys(meant + found))[:count]
+        return list(dict.fromkeys(meant + sorted(based, key=_by_quote) + found))[:count]
 
     def unknown(self, name: str, exchange: str, market_type: MarketType) -> UnknownSymbolError:
         """Build the error for a name that means nothing here."""
@@ -105,6 +113,12 @@ class SymbolBook:
             market_type=market_type.value,
             suggestions=near,
         )
+
+
+def _by_quote(symbol: str) -> tuple[int, str]:
+    """Order symbols by how usual their quote currency is."""
+    quote = symbol.partition("/")[2].partition(":")[0].upper()
+    return (_USUAL_QUOTES.index(quote) if quote in _USUAL_QUOTES else len(_USUAL_QUOTES)), symbol
 
 
 def _spellings(symbol: str) -> set[str]:

@@ -59,6 +59,7 @@ def import_data(
     dry_run: bool = False,
     exchange_config: Mapping[str, Any] | None = None,
     data_dir: PathLike | None = None,
+    storage: str = "auto",
 ) -> ImportReport:
     """Merge candles that other programs stored into what is stored here.
 
@@ -85,7 +86,7 @@ def import_data(
         Tell what would be taken, and store nothing.
     exchange_config : Mapping, optional
         ccxt settings for `check`.
-    data_dir : path, optional
+    data_dir, storage
         See `fetch_data`.
 
     Returns
@@ -127,7 +128,7 @@ def import_data(
     files = list(dict.fromkeys(file for path in given for file in files_in(Path(path))))
     begun = time.monotonic()
     work = _Import(
-        home_in(data_dir),
+        home_in(data_dir, storage),
         asked,
         last_is_closed=last_is_closed,
         check=check,

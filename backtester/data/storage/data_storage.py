@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,12 +263,25 @@ class DataStorage:
             return {name: name for name in asked}
         held = home.store.held(key)
         if not held:
-            raise DatasetNotFoundError(f"nothing is stored of {key} in {home.folder}", key=str(key))
+            raise _nothing_stored(key, home)
         book = SymbolBook(held)
         return {
             name: name if name in held else book.find(name) or _not_stored(name, held, key)
             for name in (held if asked is None else asked)
         }
+
+
+def _nothing_stored(key: DatasetKey, home: Home) -> DatasetNotFoundError:
+    """Build the error for a dataset of which nothing is stored; it may be misspelled."""
+    from backtester.data.fetching.capabilities import certified
+
+    stored = home.store.keys()
+    known = {one.exchange for one in stored} | {row[0] for row in certified()}
+    near = [] if key.exchange in known else difflib.get_close_matches(key.exchange, known)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return DatasetNotFoundError(
+        f"nothing is stored of {key} in {home.folder}{hint}", key=str(key), suggestions=near
+    )
 
 
 def _not_stored(name: str, held: Iterable[str], key: DatasetKey) -> NoReturn:
