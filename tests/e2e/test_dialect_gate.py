@@ -221,18 +221,20 @@ def test_faulty_pages_do_not_change_the_table(
     assert same(asked[symbol], served(symbol, "1h", "2024-06-01", NOON, NOON))
 
 
-@pytest.mark.parametrize("market_type", ["spot", "swap"])
+@pytest.mark.parametrize("market_type", ["spot", "swap", "future"])
 def test_markets_and_volumes(serve: Serve, market_type: str) -> None:
     """Contract sizes and the 24 h quote volumes are read from Gate's own shapes."""
-    world = serve("gate")
+    now_ms = ms("2026-10-20T12:00") if market_type == "future" else NOON  # when any trade
+    world = serve("gate", now_ms)
     kind = MarketType(market_type)
 
     markets, volumes = markets_and_volumes("gate", kind, world.home.cache, world.config)
 
     found = {market.symbol: market for market in markets}
-    trading = {one.symbol for one in MARKET.listings(kind) if one.trading_at(NOON)}
+    trading = {one.symbol for one in MARKET.listings(kind) if one.trading_at(now_ms)}
+    assert trading
     assert {symbol for symbol, market in found.items() if market.active} == trading
     for symbol in trading:
-        quote_volume = MARKET.ticker(symbol, NOON).quote_volume
+        quote_volume = MARKET.ticker(symbol, now_ms).quote_volume
         assert volumes[symbol] == pytest.approx(quote_volume, rel=1e-6)
         assert found[symbol].contract_size == CONTRACT.get(symbol, found[symbol].contract_size)

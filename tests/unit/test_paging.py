@@ -21,7 +21,7 @@ from backtester.data.fetching.paging import (
     search_inception,
 )
 from backtester.data.model import Interval, Served, Timeframe
-from tests.property.model_exchange import ModelExchange, nothing
+from tests.property.model_exchange import Fault, ModelExchange, beheaded, cut_short, nothing
 from tests.support.builders import DAY, H1, HOUR, START, candles_at, hours, span_of_hours
 
 WINDOW = span_of_hours(0, 10)
@@ -121,14 +121,21 @@ CASES: dict[str, tuple[ModelExchange, int | None, list[Ask], list[Finding]]] = {
     "generic, holes inside": (
         market([0, 1, 4, 5, 7, 8, 9], from_start=False),
         None,
-        [Ask(START, START + 10 * HOUR, 10), Ask(START + 2 * HOUR, START + 7 * HOUR, 5),
-         Ask(START + 2 * HOUR, START + 4 * HOUR, 2), Ask(START + 6 * HOUR, START + 7 * HOUR, 1)],
+        [Ask(START, START + 10 * HOUR, 10), Ask(START + HOUR, START + 8 * HOUR, 7)],
+        [Finding(WINDOW, Served.MARKET)],
+    ),
+    "generic, holes inside and delisted within": (
+        market([0, 1, 4, 5, 7], from_start=False),
+        None,
+        [Ask(START, START + 10 * HOUR, 10), Ask(START + HOUR, START + 8 * HOUR, 7),
+         Ask(START + 8 * HOUR, START + 10 * HOUR, 2), Ask(START + 7 * HOUR, START + 10 * HOUR, 3)],
         [Finding(WINDOW, Served.MARKET)],
     ),
     "generic, delisted within": (
         market(range(5), from_start=False),
         None,
-        [Ask(START, START + 10 * HOUR, 10), *[Ask(START + 5 * HOUR, START + 10 * HOUR, 5)] * 2],
+        [Ask(START, START + 10 * HOUR, 10), Ask(START + 5 * HOUR, START + 10 * HOUR, 5),
+         Ask(START + 4 * HOUR, START + 10 * HOUR, 6)],
         [Finding(WINDOW, Served.MARKET)],
     ),
     "generic, nothing": (
@@ -177,6 +184,16 @@ def test_an_empty_answer_is_caught(
     """One answer that contradicts another is a fault to retry, not an absence."""
     with pytest.raises(BadResponseError, match=what):
         read(exchange, inception)
+
+
+@pytest.mark.parametrize("silent", [1, 2, 3])
+@pytest.mark.parametrize("wrong", [cut_short, beheaded])
+def test_a_cut_page_and_silences_after_it_hide_nothing(wrong: Fault, silent: int) -> None:
+    """By windows alone: what was cut off is asked for together with a candle that must come."""
+    faults = {0: wrong, **dict.fromkeys(range(1, 1 + silent), nothing)}
+    exchange = market(range(10), from_start=False, fault=faults.get)
+    (answer,) = exchange.read(WINDOW, exchange.reader(FIRST), tries=3)
+    assert answer.candles == candles_at(hours(0, 10))
 
 
 def test_an_exchange_that_never_settles_is_left() -> None:
@@ -315,6 +332,14 @@ def test_a_shorter_fine_history_does_not_hide_the_coarse_one() -> None:
     times = by_minute(START + 17 * HOUR + 42 * 60_000).times
     exchange = ForgetsMinutes(LADDER[-1], times, times[-1] + DAY, from_start=False)
     assert searched(exchange)[0] == START + 17 * HOUR
+
+
+def test_a_beginning_too_far_off_is_unknown_and_not_denied() -> None:
+    """Where only minutes are to be had, years of empty windows are not searched for a candle."""
+    exchange = by_minute(START)
+    found, reader = searched(exchange, 200, LADDER[-1:])
+    assert (found, reader.inception) == (0, None)
+    assert len(exchange.asks) == 40
 
 
 def test_no_candle_on_any_rung() -> None:

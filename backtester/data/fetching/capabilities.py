@@ -74,6 +74,8 @@ class Capability:
     """The answer's header that states the weight used in the current window."""
     remaining_weight_headers: tuple[str, str] | None = None
     """Where no header states that: those which state the limit, and what is left of it."""
+    tickers: tuple[tuple[str, str], ...] = ()
+    """Parameters without which ccxt's `fetch_tickers` asks for those of other markets."""
     market_types: tuple[str, ...] = ()
     """Binance-like `options.fetchMarkets.types`: what to load for this market type."""
 
@@ -329,7 +331,11 @@ _TABLE: dict[tuple[str, MarketType], Capability] = {
     ("okx", MarketType.FUTURE): replace(_OKX, market_types=("future",)),
     ("gate", MarketType.SPOT): _GATE,
     ("gate", MarketType.SWAP): replace(_GATE_CONTRACTS, market_types=("swap",)),
-    ("gate", MarketType.FUTURE): replace(_GATE_CONTRACTS, market_types=("future",)),
+    ("gate", MarketType.FUTURE): replace(
+        _GATE_CONTRACTS,
+        market_types=("future",),
+        tickers=(("settle", "usdt"),),  # ccxt: of those settled in bitcoin, which there are none of
+    ),
     ("kraken", MarketType.SPOT): _KRAKEN,
     ("coinbase", MarketType.SPOT): _COINBASE,
     ("coinbase", MarketType.SWAP): _COINBASE_CONTRACTS,

@@ -301,7 +301,7 @@ class Exchange:
     async def quote_volumes(self) -> dict[str, float]:
         """Ask for the 24 h volume of every market of this type, in quote units, by symbol."""
         with self._translated():
-            tickers = await self._client.fetch_tickers()
+            tickers = await self._client.fetch_tickers(None, dict(self.capability.tickers))
         volumes = {}
         for symbol, ticker in tickers.items():
             market = self._client.markets.get(symbol)

@@ -13,7 +13,8 @@ history. A grid time counts as *absent* only when
   one, or for its newest and named an earlier one (where it answers such
   questions: `Capability.from_start`); or
 * where it cannot be asked so, two answers in a row were empty; and, once its first candle is
-  known, two more that reach beyond the window on either side showed none in it.
+  known, two more that reach beyond the window on either side showed none in it; or, at the end
+  of a window that has candles, one was empty and another showed only the candle next to it.
 
 A time that closed a moment ago is not absent yet: exchanges publish late.
 """
@@ -22,12 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backtester.data.candles import Candles, overlay
 from backtester.data.errors import BadResponseError
 from backtester.data.model import Interval, Served, Timeframe, format_ms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "ABSENCE_SETTLE_MS",
@@ -55,6 +60,7 @@ _MOST_WINDOWS = 40
 _MOST_COARSE_WINDOWS = 120
 """And if it is not: windows of 90 days from 2009 to 2038."""
 _DAY_MS = 86_400_000
+_UNDECIDED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,8 @@ def search_inception(
     Returns
     -------
     int or None
-        Nothing opens before this time, UTC epoch milliseconds; None when no candle was found.
+        Nothing opens before this time, UTC epoch milliseconds; None when there is no candle; 0
+        when there may be some, but too far from where the search began.
     """
     found: int | None = None
     for rung in ladder:
@@ -167,7 +174,9 @@ def search_inception(
         shown = yield from _first_shown(rung, likely, page_size, reader.now_ms)
         if shown is None and likely > floor:
             shown = yield from _first_shown(rung, floor, page_size, reader.now_ms)
-        if shown is not None:
+        if shown == _UNDECIDED and rung is ladder[0]:
+            return _UNDECIDED
+        if shown:
             doubted = likely > floor  # nothing before it has been asked for yet
             first = yield from _first_before(rung, floor, page_size, shown, doubted=doubted)
             found = max(first, found or 0)
@@ -178,11 +187,11 @@ def search_inception(
 def _first_shown(
     rung: Timeframe, floor: int, page_size: int, now_ms: int
 ) -> Generator[Ask, Candles, int | None]:
-    """Go forward by windows to the first that shows a candle."""
+    """Go forward by windows to the first that shows a candle; 0 if it is not among so many."""
     since = floor
     for _ in range(_MOST_WINDOWS if rung.typical_ms < _DAY_MS else _MOST_COARSE_WINDOWS):
         if since > now_ms:
-            break
+            return None
         until = rung.next(since, page_size)
         candles = yield Ask(since, until, page_size, rung)
         if len(candles) == 0 and until > now_ms:  # the last one: ask once more
@@ -190,7 +199,7 @@ def _first_shown(
         if len(candles):
             return int(candles.open_time[0])
         since = until
-    return None
+    return _UNDECIDED if since <= now_ms else None
 
 
 def _first_before(
@@ -274,9 +283,10 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
         if doubtful is None:
             return candles, _silence(window, Served.MARKET, reader, candles)
         again = yield Ask(doubtful.start, doubtful.end, reader.timeframe.steps(doubtful))
+        known = not reader.from_start and _known(doubtful, candles, again)
         spoken = _spoken(doubtful, candles, again) if reader.from_start else doubtful
         before, candles = len(candles), overlay(candles, again)
-        shown.add(spoken, again, more=len(candles) > before)
+        shown.add(spoken, again, more=len(candles) > before, known=known)
         narrow = not reader.from_start and len(candles) == before
     raise BadResponseError(f"the exchange's answers for {window} do not settle")
 
@@ -294,6 +304,20 @@ def _spoken(asked: Interval, before: Candles, again: Candles) -> Interval:
     if not np.isin(known[known < end], again.open_time).all():
         raise BadResponseError(f"an answer for {asked} left out candles shown before")
     return Interval(asked.start, end if (known >= end).any() else asked.end)
+
+
+def _known(asked: Interval, before: Candles, again: Candles) -> bool:
+    """Tell whether an answer shows again what was shown of an end of the window, and no more.
+
+    Raises
+    ------
+    BadResponseError
+        It is empty, though it was asked for a candle shown before, too.
+    """
+    known = before.within(asked).open_time
+    if len(known) and len(again) == 0:
+        raise BadResponseError(f"an answer for {asked} left out candles shown before")
+    return len(known) == 1 and np.array_equal(known, again.open_time)
 
 
 def _explain_empty(window: Interval, reader: Reader) -> Asking:
@@ -352,17 +376,20 @@ class _Shown:
         self._times[self._grid < (reader.inception or 0)] = _PROOFS
         self._reader = reader
 
-    def add(self, asked: Interval, candles: Candles, *, more: bool = False) -> None:
+    def add(
+        self, asked: Interval, candles: Candles, *, more: bool = False, known: bool = False
+    ) -> None:
         """Count an answer for all that it speaks for.
 
         That is everything asked where the exchange honours windows, and
         otherwise what lies between its first and last candle: the rest may have
-        been cut off. An empty answer speaks for all that was asked. One that
-        shows `more` than those before takes their word for the rest away: their
-        pages were cut, too.
+        been cut off. An empty answer speaks for all that was asked, and so does
+        one that is `known`: it has what was shown before, and nothing else. One
+        that shows `more` than those before takes their word for the rest away:
+        their pages were cut, too.
         """
         start, end = asked.start, asked.end
-        if len(candles) and not self._reader.from_start:
+        if len(candles) and not known and not self._reader.from_start:
             start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + 1
         first, last = np.searchsorted(self._grid, (start, end))
         times = self._times[first:last]
@@ -373,23 +400,37 @@ class _Shown:
     def doubtful(self, candles: Candles, *, narrow: bool) -> Interval | None:
         """Give where to ask again: a stretch around what is neither there nor proven absent.
 
-        Where windows are honoured it is the hull of all doubtful times and one
-        candle further on either side, so that an honest answer has something to
-        show; but first what lies behind the last candle, where a page may have
-        been cut. Elsewhere it has no margin, and `narrow` gives the first
-        doubtful run alone: a smaller window is what gets past a smaller page.
+        It is the hull of all doubtful times and one candle further on either
+        side, so that an honest answer has something to show. Where the first
+        candle after a time can be asked for, what lies behind the last candle
+        comes first, since a page may have been cut there; elsewhere what lies
+        between candles does, and then the ends: alone, and once that was empty
+        with the candle next to them. `narrow` gives the first doubtful run
+        without a margin: a smaller window is what gets past a smaller page.
         """
         absent = ~np.isin(self._grid, candles.open_time)
         doubtful = np.flatnonzero(absent & (self._times < _PROOFS))
         if len(doubtful) == 0:
             return None
-        behind = doubtful[self._grid[doubtful] > candles.open_time[-1]]
-        if self._reader.from_start and len(behind):
-            doubtful = behind
-        if narrow:
-            breaks = np.flatnonzero(np.diff(doubtful) != 1)
-            doubtful = doubtful[: breaks[0] + 1] if len(breaks) else doubtful
-        margin = 1 if self._reader.from_start else 0
+        margin = 1
+        if self._reader.from_start:
+            behind = doubtful[self._grid[doubtful] > candles.open_time[-1]]
+            doubtful = behind if len(behind) else doubtful
+        else:
+            doubtful, margin = self._of_windows(doubtful, candles, narrow=narrow)
         first = max(int(doubtful[0]) - margin, 0)
         last = min(int(doubtful[-1]) + margin, len(self._grid) - 1)
         return Interval(int(self._grid[first]), self._reader.timeframe.next(int(self._grid[last])))
+
+    def _of_windows(
+        self, doubtful: NDArray[np.int64], candles: Candles, *, narrow: bool
+    ) -> tuple[NDArray[np.int64], int]:
+        """Give what to ask for where only windows can be asked for, and how far around it."""
+        first, last = np.searchsorted(self._grid, candles.open_time[[0, -1]])
+        between = (first < doubtful) & (doubtful < last)
+        if between.any() and not narrow:
+            return doubtful[between], 1
+        if narrow:
+            breaks = np.flatnonzero(np.diff(doubtful) != 1)
+            doubtful = doubtful[: breaks[0] + 1] if len(breaks) else doubtful
+        return doubtful, int(not between[0] and self._times[doubtful].min() > 0)
