@@ -362,6 +362,20 @@ def test_vectorbt_files_of_other_makes(tmp_path: Path) -> None:
     assert same(only(packed))
 
 
+def test_what_users_put_beside_candles_is_no_matter(tmp_path: Path) -> None:
+    """Arguments, columns and time zones of any kind are passed over."""
+    moment = pd.Timestamp("2024-01-01", tz="Europe/Berlin")
+    asked = {"start": moment, "end": moment.to_pydatetime(), "delay": pd.Timedelta("1h"),
+             "weights": np.arange(3), "offset": pd.offsets.MonthEnd()}  # fmt: skip
+    table = frame(zone="Europe/Berlin").assign(
+        kind=pd.Categorical(["a", "b"] * 15), day=moment, flag=True, maybe=pd.array([1.5] * 30)
+    )
+    data_of({BTC: table}, download_kwargs={BTC: asked}, tz_localize=None, tz_convert=None).save(
+        tmp_path / "x.pickle"
+    )
+    assert same(only(tmp_path / "x.pickle"))
+
+
 def test_single_columns_of_vectorbt_are_refused(tmp_path: Path) -> None:
     """Closes alone say that they are."""
     data_of({BTC: frame()["Close"]}).save(tmp_path / "x.pickle")
@@ -472,6 +486,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "gzip bomb": lambda: gzip.compress(b"\n" * (2 << 20)),
     "parquet magic": lambda: b"PAR1" + bytes(60) + b"PAR1",
     "feather magic": lambda: b"ARROW1\0\0" + bytes(60) + b"ARROW1",
+    "sqlite": lambda: b"SQLite format 3\0" + bytes(4000),
     "old feather": lambda: b"FEA1" + bytes(60),
     "hdf5 magic": lambda: b"\x89HDF\r\n\x1a\n" + bytes(600),
     "blosc header": lambda: b"\x05\x01" + b"\xff" * 60,

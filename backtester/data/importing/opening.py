@@ -115,7 +115,7 @@ def series_in(path: Path) -> Iterator[Found]:
 
 
 def _decoded(content: Content, size: int, *, nested: bool = False) -> Iterator[Found]:
-    head = content.stream.peek(8)
+    head = content.stream.peek(16)
     unpack = next((unpack for magic, unpack in _COMPRESSED if head.startswith(magic)), None)
     if unpack is not None:
         if nested:
@@ -221,6 +221,12 @@ def _feather(content: Content) -> Iterator[Found]:
     return arrow.decode_feather(content)
 
 
+def _sqlite(content: Content) -> Iterator[Found]:
+    raise unreadable(
+        content.where, "it is an SQLite file; one of ours is read where it lies: --data-dir FOLDER"
+    )
+
+
 def _old_feather(content: Content) -> Iterator[Found]:
     raise unreadable(
         content.where, "it is a Feather file of version 1; write it again with version 2"
@@ -247,4 +253,5 @@ _FORMATS: tuple[tuple[bytes, Callable[[Content], Iterator[Found]]], ...] = (
     (b"PAR1", _parquet),
     (b"ARROW1", _feather),
     (b"FEA1", _old_feather),
+    (b"SQLite format 3", _sqlite),
 )

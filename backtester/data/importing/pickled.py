@@ -6,7 +6,7 @@ comes out of the machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,9 +80,16 @@ def _foreign(data: ForeignData, where: str) -> Iterator[Found]:
         try:
             at = place_columns(table.columns, symbol)
         except CandleError as error:
-            yield Found(place, said, None, problem=error)
+            yield Found(place, said, None, problem=_with_left_out(error, table.left_out))
             continue
         yield Found(place, said, Rows(table.open_time, table.values[:, at]))
+
+
+def _with_left_out(error: CandleError, left_out: Sequence[str]) -> CandleError:
+    if not left_out:
+        return error
+    names = ", ".join(map(repr, left_out))
+    return CandleError(f"{error}; of other kinds than numbers are {names}", **error.facts)
 
 
 def _ours(payload: Mapping[str, Any], where: str) -> Iterator[Found]:

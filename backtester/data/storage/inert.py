@@ -34,6 +34,7 @@ __all__ = [
     "ForeignTable",
     "ProMachine",
     "Reader",
+    "is_array",
     "read_pro",
     "read_unpacked",
     "unpack",
@@ -207,7 +208,6 @@ _TIMEZONE = "datetime.timezone"
 _DTYPE = "numpy.dtype"
 _RECONSTRUCT_ARRAY = {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"}
 _DATETIME_ARRAY = "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"
-_NO_NUMBERS = {_DATETIME_ARRAY, "pandas.arrays.ArrowStringArray"}
 _BLOCK = "pandas._libs.internals._unpickle_block"
 _TIMESTAMP = "pandas._libs.tslibs.timestamps._unpickle_timestamp"
 _FRAME = "pandas.core.frame.DataFrame"
@@ -381,7 +381,7 @@ class Reader:
         parts = (_Call, _Call, object)
         cells, placement, _ = _args(call, _BLOCK, parts, "a block of a table is not one")
         where = self.placement(placement, columns)
-        if cells.name in _NO_NUMBERS:
+        if not self.may_be_numbers(cells):
             return where, None
         kind, array = self.array(cells)
         if kind not in _NUMBERS:
@@ -390,6 +390,10 @@ class Reader:
         if array.dtype.kind in "iu" and bool(((array < -_EXACT) | (array > _EXACT)).any()):
             return where, None
         return where, array
+
+    def may_be_numbers(self, cells: _Call) -> bool:
+        """Tell whether a block's cells should be an array of NumPy's."""
+        return cells.name != _DATETIME_ARRAY
 
     def placement(self, call: _Call, columns: int) -> list[int]:
         """Read the positions of a block's columns, a slice or an array."""
@@ -423,7 +427,7 @@ class Reader:
         if type(inner) is _Call and inner.name == _DATETIME_ARRAY:
             state = inner.state if type(inner.state) is tuple else ()
             # pandas has written the dtype and the array in either order.
-            arrays = [part for part in state if type(part) is _Call and _is_array(part)]
+            arrays = [part for part in state if type(part) is _Call and is_array(part)]
             inner = arrays[0] if len(arrays) == 1 else None
         unit, ticks = self.array(inner)
         _expect(unit in _UNITS and ticks.ndim == 1, "the index of a table holds no times")
@@ -552,7 +556,7 @@ def _index_data(call: _Call, maker: str) -> Any:
     return _args(call, maker, (object, dict), problem)[1].get("data")
 
 
-def _is_array(call: _Call) -> bool:
+def is_array(call: _Call) -> bool:
     return call.name == _CREATE_ARRAY or call.name in _RECONSTRUCT_ARRAY
 
 
@@ -566,7 +570,7 @@ def _array(call: Any) -> tuple[str, Any]:
         or ``"O8"`` and a list of scalars. Arrays share the file's bytes.
     """
     problem = "it has something else where an array belongs"
-    _expect(type(call) is _Call and _is_array(call), problem)
+    _expect(type(call) is _Call and is_array(call), problem)
     state = call.state
     if call.name == _CREATE_ARRAY:  # of _reconstruct, its arguments, the state, attributes
         _, _, state, _ = _parts(call.args, (object,) * 4, problem)

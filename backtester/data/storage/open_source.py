@@ -2,8 +2,9 @@
 
 The pickle is one of pickles: a tuple of two, the first a dictionary whose ``dct`` is the
 pickle of the arguments, in which ``data`` holds a DataFrame per symbol. All of them are run
-on the same machine as the files of VectorBT PRO (see `inert`), which knows in addition what
-pandas 3 and PyArrow write.
+on a machine like that of VectorBT PRO's files (see `inert`). Users put what they like into
+an object, so it takes every name of the libraries that such an object is made of; names are
+written down and never looked up.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backtester.data.storage.inert import NAMES, ForeignData, ProMachine, Reader
+from backtester.data.storage.inert import ForeignData, ProMachine, Reader, is_array
 from backtester.data.storage.pickles import Call, Name, UnreadableError
 
 __all__ = ["read_unpacked"]
@@ -28,38 +29,44 @@ _MOVED = {  # what pandas 3 calls by shorter names
 }
 _ARROW_STRINGS = "pandas.arrays.ArrowStringArray"
 _SERIES = frozenset({"pandas.Series", "pandas.core.series.Series"})
-_DATETIME = "datetime.datetime"
 _RESTORE = "pyarrow.lib._restore_array"
 _ALIAS = "pyarrow.lib.type_for_alias"
 _BUFFER = "pyarrow.lib.py_buffer"
-_NAMEDTUPLE = "dill._dill._create_namedtuple"
+_LOAD_TYPE = "dill._dill._load_type"
 _OFFSET_WIDTHS = {"large_string": "<i8", "string": "<i4"}
-_TYPES = {"slice", "bytearray"}
+_LIBRARIES = (
+    "pandas.", "numpy.", "pyarrow.lib.", "vectorbt.", "dill._dill.", "datetime.", "zoneinfo.",
+    "pytz.", "dateutil.", "collections.",
+)  # fmt: skip
+
+
+class _Names(frozenset[str]):
+    """Every name of the libraries, and how Python has a time zone looked up."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name.startswith(_LIBRARIES) or name == "builtins.getattr")
 
 
 class _Machine(ProMachine):
-    """Knows the names of these files, under which older ones say the same."""
+    """Takes more names, and calls of what another call would give."""
 
-    names = frozenset({
-        *NAMES, *_MOVED, *_SERIES, _DATETIME, _ARROW_STRINGS, _RESTORE, _ALIAS, _BUFFER,
-        _NAMEDTUPLE,
-        "pandas.StringDtype", "pandas.core.series.Series",
-        "pandas.core.internals.managers.SingleBlockManager",
-        "vectorbt.base.array_wrapper.ArrayWrapper", "pytz._UTC",
-    })  # fmt: skip
+    names = _Names()
 
     def callee(self, what: Name | Call) -> str:
-        if isinstance(what, Call):
-            if what.name == "dill._dill._load_type" and what.args[:1] in {(t,) for t in _TYPES}:
-                return str(what.args[0])
-            if what.name == _NAMEDTUPLE:
-                return _NAMEDTUPLE
-        name = super().callee(what)
-        return _MOVED.get(name, name)
+        if isinstance(what, Name):
+            return _MOVED.get(what.text, what.text)
+        if what.name == _LOAD_TYPE and what.args[:1] in {("slice",), ("bytearray",)}:
+            return str(what.args[0])
+        return f"{what.name}()"
 
 
 class _Reader(Reader):
     """Reads the labels of pandas 3, too: texts side by side in one run of bytes."""
+
+    def may_be_numbers(self, cells: Call) -> bool:
+        return is_array(cells)
 
     def labels(self, data: Any) -> Sequence[Any]:
         if type(data) is not Call or data.name != _ARROW_STRINGS:
