@@ -8,7 +8,19 @@ from typer.testing import CliRunner
 
 from backtester.data.cli import app
 
-COMMANDS = ("fetch", "update", "summary", "exchanges", "sandbox", "import")
+COMMANDS = (
+    "fetch",
+    "update",
+    "summary",
+    "exchanges",
+    "sandbox",
+    "import",
+    "verify",
+    "history",
+    "convert",
+    "export",
+    "delete",
+)
 INTRODUCTION = """\
 # The command
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backtester.data.errors import DataError, FetchWarning
+    from backtester.data.exporting import export_data
     from backtester.data.fetching.data_fetcher import (
         fetch_data,
         fetch_top_symbols,
@@ -24,6 +25,7 @@ __all__ = [
     "DataError",
     "DataStorage",
     "FetchWarning",
+    "export_data",
     "fetch_data",
     "fetch_top_symbols",
     "import_data",
@@ -35,6 +37,7 @@ _HOMES = {
     "DataError": "backtester.data.errors",
     "DataStorage": "backtester.data.storage.data_storage",
     "FetchWarning": "backtester.data.errors",
+    "export_data": "backtester.data.exporting",
     "fetch_data": "backtester.data.fetching.data_fetcher",
     "fetch_top_symbols": "backtester.data.fetching.data_fetcher",
     "import_data": "backtester.data.importing.importer",

@@ -7,7 +7,7 @@ columns of `COLUMNS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ __all__ = [
     "Revision",
     "Series",
     "check",
+    "faults",
     "given",
     "merge",
     "overlay",
@@ -172,6 +173,39 @@ class Series:
             tuple(r for r in self.revisions if r.open_time in interval),
         )
 
+    def as_of(self, ms: int, timeframe: Timeframe) -> Series:
+        """Give the series as it was known at `ms`, UTC epoch milliseconds.
+
+        Later revisions are undone, and what closed later is left out. A candle that was fetched
+        later but had closed is there: when each was first answered is not kept.
+        """
+        end = timeframe.floor(ms)
+        values = self.candles.values.copy()
+        for revision in reversed(self.revisions):
+            if revision.new_asked_ms > ms:
+                at = int(np.searchsorted(self.candles.open_time, revision.open_time))
+                values[at] = revision.old
+        first = [int(ms) for ms in self.candles.open_time[:1]]
+        whole = Interval(min([*first, *(span.start for span in self.coverage), end - 1]), end)
+        return Series(
+            Candles(self.candles.open_time, values).within(whole),
+            self.coverage.within(whole),
+            tuple(r for r in self.revisions if r.new_asked_ms <= ms),
+        )
+
+    def without(self, intervals: Iterable[Interval]) -> Series:
+        """Give the series as if nothing had ever been asked of some intervals.
+
+        For mending what cannot be trusted; nothing else takes candles out of a series.
+        """
+        keep = np.ones(len(self.candles), bool)
+        coverage = self.coverage
+        for interval in intervals:
+            first, last = np.searchsorted(self.candles.open_time, (interval.start, interval.end))
+            keep[first:last] = False
+            coverage = coverage.remove(interval)
+        return Series(self.candles.take(keep), coverage, self.revisions)
+
     def states(self, timeframe: Timeframe, interval: Interval) -> list[tuple[Interval, str]]:
         """Tell of every part of `interval` whether it is present, absent (and why) or unknown.
 
@@ -291,15 +325,28 @@ def check(
         a negative volume, or one time with two different candles.
     """
     times, table = _in_order(open_time, values, interval)
-    _reject(times, ~timeframe.on_grid(times), f"is off the {timeframe} grid")
+    candles = Candles(np.ascontiguousarray(times), np.ascontiguousarray(table))
+    for what, bad in faults(candles, timeframe):
+        _reject(times, bad, what)
+    return candles
+
+
+def faults(candles: Candles, timeframe: Timeframe) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield each rule that some candles break, with a mask of those that do."""
+    times, table = candles.open_time, candles.values
+    off = ~timeframe.on_grid(times)
+    if off.any():
+        yield f"is off the {timeframe} grid", off
     finite = np.isfinite(table)
     if not finite.all():
-        _reject(times, ~finite.all(axis=1), "has a value that is not a finite number")
+        yield "has a value that is not a finite number", np.asarray(~finite.all(axis=1))
     first, high, low, last = (table[:, at] for at in (_OPEN, _HIGH, _LOW, _CLOSE))
     outside = (first > high) | (last > high) | (first < low) | (last < low)
-    _reject(times, outside, "has an open or close outside its low and high")
-    _reject(times, table[:, _VOLUME] < 0, "has a negative volume")
-    return Candles(np.ascontiguousarray(times), np.ascontiguousarray(table))
+    if outside.any():
+        yield "has an open or close outside its low and high", outside
+    negative = table[:, _VOLUME] < 0
+    if negative.any():
+        yield "has a negative volume", negative
 
 
 def _in_order(
@@ -321,7 +368,7 @@ def _in_order(
     return times, table
 
 
-def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_] | np.bool_, what: str) -> None:
+def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_], what: str) -> None:
     if bad.any():
         first = int(times[np.argmax(bad)])
         raise CandleError(

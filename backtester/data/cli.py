@@ -33,6 +33,7 @@ from backtester.data.commands.shared import (
     split,
     versions,
 )
+from backtester.data.commands.storing import convert, delete, export, history, verify
 from backtester.data.errors import OptionError
 
 if TYPE_CHECKING:
@@ -267,6 +268,8 @@ def sandbox(
 
 
 app.command(name="import")(import_files)
+for command in (verify, history, convert, export, delete):
+    app.command()(command)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from backtester.data.cache_system.cache_manager import CacheManager
 from backtester.data.errors import StorageError
 from backtester.data.settings import data_directory
 from backtester.data.storage.growing import GrowingStore, Storage
-from backtester.data.storage.store import Store
 
 __all__ = ["Home", "home_in"]
 
@@ -21,7 +20,7 @@ class Home:
     """A folder, its datasets, and what is remembered of exchanges beside them."""
 
     folder: Path
-    store: Store
+    store: GrowingStore
     cache: CacheManager
 
 

@@ -216,6 +216,65 @@ def _checked(found: Mapping[str, Any]) -> str:
     )
 
 
+def print_files(account: Mapping[str, Any]) -> None:
+    """Print which files were written."""
+    for path in account["files"]:
+        sys.stdout.write(f"{path}\n")
+    _console(sys.stdout).print(f"{counted(len(account['files']), 'file')} written", style="bold")
+
+
+def print_verification(account: Mapping[str, Any]) -> None:
+    """Print what is wrong with what is stored, a line per problem, and what was done about it."""
+    console = _console(sys.stdout)
+    for one in account["problems"]:
+        span = (
+            ""
+            if one["start_ms"] is None
+            else (f" {_date(one['start_ms'])} to {_date(one['end_ms'])}")
+        )
+        where = f"{one['dataset']} {one['symbol'] or ''}{span}".rstrip()
+        console.print(f"{where}: {one['what']}", soft_wrap=True)
+    for stem, told in account["repaired"].items():
+        again = told["asked_again"]
+        console.print(f"{stem}: asked again for {counted(len(again), 'symbol')}", soft_wrap=True)
+        for what in told["lost_from_sight"]:
+            console.print(f"  set aside: {what}", soft_wrap=True)
+        left = len(told["problems_left"])
+        console.print(f"  {counted(left, 'problem')} left" if left else "  sound now")
+    for symbol, failure in account["failures"].items():
+        error(f"{symbol}: {failure}")
+    console.print(
+        f"{counted(account['datasets'], 'dataset')} checked, "
+        f"{counted(len(account['problems']), 'problem')} found",
+        style="bold",
+    )
+
+
+def print_history(account: Mapping[str, Any]) -> None:
+    """Print which candles were changed, a line per value that changed."""
+    from rich.table import Table
+
+    from backtester.data.candles import COLUMNS
+
+    console = _console(sys.stdout)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("Candle (UTC)", "Column", "Was", "Is", "Answered (UTC)", "Changed (UTC)"):
+        table.add_column(title, justify="right" if title in ("Was", "Is") else "left")
+    for one in account["revisions"]:
+        answered = _date(one["old_asked_ms"]) if one["old_asked_ms"] else "unknown"
+        for column, old, new in zip(COLUMNS, one["old"], one["new"], strict=True):
+            if old != new:
+                table.add_row(
+                    _date(one["open_ms"]), column, f"{old!r}", f"{new!r}", answered,
+                    _date(one["new_asked_ms"]),
+                )  # fmt: skip
+    if account["revisions"]:
+        console.print(table)
+    count = len(account["revisions"])
+    told = f"{counted(count, 'candle')} of {account['symbol']} changed after being stored"
+    console.print(told if count else f"No stored candle of {account['symbol']} has changed.")
+
+
 @contextmanager
 def progress(*, shown: bool) -> Iterator[Callable[[Event], None]]:
     """Draw a fetch's events as a cost preview and a progress bar on stderr.

@@ -299,6 +299,23 @@ class StoreContract:
             "SOL/USDT": SymbolSummary(0, None, None),
         }
 
+    # -------------------------------------------------------------- mending
+
+    @pytest.mark.parametrize("folded", [True, False])
+    def test_what_cannot_be_trusted_is_replaced(self, store: Store, folded: bool) -> None:
+        """Series are put in the place of others; all else stays, and nothing is damaged."""
+        store.commit(KEY, BATCH)
+        store.annotate(KEY, {"x": 1})
+        if folded:
+            store.fold(KEY)
+        assert store.damage(KEY) == []
+        series = applied(*BATCH).series["BTC/USDT"].without([span_of_hours(1, 2)])
+        store.mend(KEY, {"BTC/USDT": series})
+        expected = Dataset(KEY, {**applied(*BATCH).series, "BTC/USDT": series}, {"x": 1})
+        assert contents(store.read(KEY)) == contents(expected)
+        store.commit(KEY, BATCH[:1])
+        assert contents(store.read(KEY)) == contents(expected.with_answers(BATCH[:1]))
+
     # -------------------------------------------------------------- any order of events
 
     def test_any_commits_and_folds(self) -> None:

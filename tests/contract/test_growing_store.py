@@ -23,8 +23,7 @@ PICKLE, SQLITE = "binance_spot_1h.pickle.blosc", "binance_spot_1h.candles.sqlite
 
 def forget() -> None:
     for memo in (pickle_file._memo, sqlite_dataset._memo):
-        memo._entries.clear()
-        memo._bytes = 0
+        memo.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from backtester.data.home import Home, home_in
 from backtester.data.model import DatasetKey, Interval, Timeframe
 from backtester.data.sandbox import Fault, Faults, SandboxServer, SyntheticMarket
 from backtester.data.sandbox.journal import Request
-from backtester.data.storage import pickle_file
+from backtester.data.storage import pickle_file, sqlite_dataset
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -183,7 +183,8 @@ class World:
         """Forget what only lives in memory, as a new process would not know it."""
         self.home.cache.close()
         homes._home.cache_clear()
-        pickle_file._memo._entries.clear()
+        for memo in (pickle_file._memo, sqlite_dataset._memo):
+            memo.clear()
         pickle_file._sound.clear()
         if exchange_module._shared_ledger is not None:
             exchange_module._shared_ledger.close()
@@ -194,8 +195,15 @@ class World:
         return {
             path.name: path.read_bytes()
             for path in sorted(self.folder.glob("*"))
-            if path.is_file() and not path.name.startswith((".", "cache.sqlite"))
+            if path.is_file()
+            and not path.name.startswith((".", "cache.sqlite"))
+            and not (path.name.endswith(("-wal", "-shm")) and not _waiting(path))
         }
+
+
+def _waiting(path: Path) -> bool:
+    """Tell whether SQLite's log has changes that are not in the file yet."""
+    return path.name.endswith("-wal") and path.stat().st_size > 0
 
 
 def truth(

@@ -35,7 +35,18 @@ from tests.support.world import MARKET, NOON, World, ms, same, truth
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 DATES = ("--start", "2025-06-01", "--end", "2025-06-10")
 FETCH = ("fetch", "-e", "sandbox", "-t", "1h", *DATES)
-COMMANDS = ("fetch", "update", "summary", "sandbox", "import")
+COMMANDS = (
+    "fetch",
+    "update",
+    "summary",
+    "sandbox",
+    "import",
+    "verify",
+    "history",
+    "convert",
+    "export",
+    "delete",
+)
 
 
 class Ran:

@@ -232,10 +232,13 @@ def load_data(
     symbols: str | list[str] | None = None,
     market_type: str = "spot",
     *,
+    as_of: DateLike = None,
     data_dir: PathLike | None = None,
 ) -> Any:
     """Load what is stored, without any network; see `DataStorage.load_data`."""
-    return DataStorage(data_dir).load_data(exchange_id, timeframe, symbols, market_type)
+    return DataStorage(data_dir).load_data(
+        exchange_id, timeframe, symbols, market_type, as_of=as_of
+    )
 
 
 def as_data(

@@ -6,11 +6,12 @@ that pandas writes beside them is not interpreted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import orjson
 
 from backtester.data.candles import COLUMNS
 from backtester.data.errors import CandleError, OptionError
@@ -21,9 +22,10 @@ from backtester.data.importing.columns import (
     time_column,
     times_of_texts,
 )
-from backtester.data.importing.found import NOTHING_SAID, Found, Rows
+from backtester.data.importing.found import NOTHING_SAID, Found, Rows, Said
 from backtester.data.importing.names import other_than_candles, said_by_name
 from backtester.data.importing.opening import Content, unreadable
+from backtester.data.model import DatasetKey
 
 __all__ = ["decode_feather", "decode_parquet"]
 
@@ -46,6 +48,7 @@ def decode_parquet(content: Content) -> Iterator[Found]:
                 names,
                 lambda wanted: file.iter_batches(_BATCH, columns=wanted),
                 size,
+                _exported(file.schema_arrow.metadata),
             )
 
 
@@ -61,6 +64,7 @@ def decode_feather(content: Content) -> Iterator[Found]:
             names,
             lambda wanted: (batch.select(wanted) for batch in batches),
             size,
+            _exported(reader.schema.metadata),
         )
 
 
@@ -96,7 +100,17 @@ def _require_honest(rows: int, size: int, where: str) -> None:
         raise unreadable(where, f"it claims {rows} rows in {size} bytes")
 
 
-def _found(content: Content, names: Sequence[str], batches: Any, size: int) -> Found:
+def _exported(metadata: Mapping[bytes, bytes] | None) -> Said:
+    """Read what a file that we exported says of itself; others say nothing."""
+    try:
+        told = orjson.loads((metadata or {})[b"backtester"])
+        key = DatasetKey.of(told["exchange"], told["market_type"], told["timeframe"])
+        return Said(key.exchange, key.market_type, key.timeframe, str(told["symbol"]))
+    except (KeyError, TypeError, ValueError):
+        return NOTHING_SAID
+
+
+def _found(content: Content, names: Sequence[str], batches: Any, size: int, said: Said) -> Found:
     other = other_than_candles(content.name)
     if other is not None:
         note = f"left out: it holds {other} data, not candles of trades"
@@ -105,7 +119,8 @@ def _found(content: Content, names: Sequence[str], batches: Any, size: int) -> F
         known = ["index" if name in _INDEX_NAMES else name for name in names]
         at = [time_column(known), *place_columns(known, said_by_name(content.name).symbol)]
         rows = _rows([names[i] for i in at], batches, size, content.where)
-        return Found(content.where, NOTHING_SAID, rows)
+        # Only closed candles are exported.
+        return Found(content.where, said, rows, last_closed=said is not NOTHING_SAID)
     except CandleError as error:
         return Found(content.where, NOTHING_SAID, None, problem=error)
 

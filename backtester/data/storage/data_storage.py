@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from backtester.data.candles import Answer, Candles, check, given
+from backtester.data.candles import Answer, Candles, Revision, check, given
+from backtester.data.dates import DateLike, parse_date
 from backtester.data.errors import DatasetNotFoundError, OptionError
 from backtester.data.fetching.planning import closed_end
 from backtester.data.fetching.symbols import SymbolBook, parse_symbols
 from backtester.data.home import Home, home_in
 from backtester.data.model import DatasetKey, Interval, MarketType
+from backtester.data.storage.growing import Storage
 from backtester.data.storage.store import DatasetSummary
 
 if TYPE_CHECKING:
@@ -94,6 +96,8 @@ class DataStorage:
         timeframe: str,
         symbols: Any = None,
         market_type: str = "spot",
+        *,
+        as_of: DateLike = None,
     ) -> Any:
         """Load what is stored, without any network.
 
@@ -103,6 +107,9 @@ class DataStorage:
         symbols : str or list of str, optional
             All that are stored when not given.
         market_type : str
+        as_of : optional
+            A date, UTC: the candles as they were known then, later revisions undone, and without
+            those that closed later.
 
         Returns
         -------
@@ -123,8 +130,12 @@ class DataStorage:
         asked = None if symbols is None else _symbols(symbols)
         found = self.names(key, asked)
         dataset = self._home().store.read(key, list(found.values()))
+        series = dict(dataset.series)
+        if as_of is not None:
+            ms = parse_date(as_of, now_ms=_now_ms(), param="as_of")
+            series = {symbol: one.as_of(ms, key.timeframe) for symbol, one in series.items()}
         return vbt_adapter.build(
-            {name: dataset.series[symbol].candles for name, symbol in found.items()},
+            {name: series[symbol].candles for name, symbol in found.items()},
             timeframe=key.timeframe,
             single=isinstance(symbols, str),
             metadata=dict(dataset.metadata),
@@ -243,6 +254,67 @@ class DataStorage:
         for side in ("start", "end"):
             frame[side] = pd.to_datetime(frame[side], unit="ms", utc=True)
         return frame
+
+    def revisions(
+        self, exchange_id: str, timeframe: str, symbol: str, market_type: str = "spot"
+    ) -> tuple[Revision, ...]:
+        """List which stored candles of a symbol the exchange changed later, in that order.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing is stored of the symbol.
+        """
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        (stored,) = self.names(key, [symbol]).values()
+        return self._home().store.read(key, [stored]).series[stored].revisions
+
+    def candles(self, key: DatasetKey, symbol: str, within: Interval | None = None) -> Candles:
+        """Give stored candles as plain arrays; `symbol` is a unified one that is stored."""
+        return self._home().store.read(key, [symbol], within=within).series[symbol].candles
+
+    def convert(
+        self, exchange_id: str, timeframe: str, market_type: str = "spot", *, to: str
+    ) -> Path:
+        """Give a dataset another form, ``'pickle'`` or ``'sqlite'``, checked by value.
+
+        Returns
+        -------
+        Path
+            The file it is in now; the old one is kept under another name.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing is stored of it.
+        StorageError
+            It could not be read or written; nothing has changed.
+        """
+        form, key = Storage.parse(to), DatasetKey.of(exchange_id, market_type, timeframe)
+        if form is Storage.AUTO:
+            raise OptionError("say to which form: pickle or sqlite", value=to)
+        self.names(key)
+        return self._home().store.move(key, form)
+
+    def delete(
+        self,
+        exchange_id: str,
+        timeframe: str,
+        symbols: str | list[str] | None = None,
+        market_type: str = "spot",
+    ) -> None:
+        """Delete a dataset, or some of its symbols, with all that is known of them.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            Nothing, or not all of `symbols`, is stored.
+        """
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        named = None if symbols is None else list(self.names(key, _symbols(symbols)).values())
+        if named is None and not self.data_exists(exchange_id, timeframe, market_type):
+            raise DatasetNotFoundError(f"nothing is stored of {key}", key=str(key))
+        self._home().store.delete(key, named)
 
     def _home(self) -> Home:
         return home_in(self._data_dir, self._storage)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from backtester.data.candles import Answer
+from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, OptionError
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files
@@ -129,6 +129,13 @@ class GrowingStore:
             # The pickle first: alone it must not come back as the dataset.
             self._pickles.delete(key)
             self._sqlite.delete(key)
+
+    def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
+        return self._store_of(key).damage(key)
+
+    def mend(self, key: DatasetKey, replaced: Mapping[str, Series]) -> None:
+        with files.locked(self.folder / key.stem):
+            self._store_of(key).mend(key, replaced)
 
     def summary(self) -> list[DatasetSummary]:
         moved = set(self._sqlite.keys())

@@ -36,6 +36,12 @@ class Memo(Generic[Value]):
             self._entries.move_to_end(name)
             return entry[1]
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
     def put(self, name: Hashable, version: Hashable, value: Value, size: int) -> None:
         """Keep a value in the place of its earlier version; one that is too big is not kept."""
         with self._lock:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
-from backtester.data.candles import Answer
+from backtester.data.candles import Answer, Series
+from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage.store import (
     Dataset,
@@ -66,6 +67,14 @@ class MemoryStore:
                 left = {s: one for s, one in old.series.items() if s not in symbols}
                 if left:
                     self._datasets[key] = Dataset(key, left, old.metadata)
+
+    def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
+        return []
+
+    def mend(self, key: DatasetKey, replaced: Mapping[str, Series]) -> None:
+        with self._lock:
+            old = self.read(key)
+            self._datasets[key] = Dataset(key, {**old.series, **replaced}, old.metadata)
 
     def summary(self) -> list[DatasetSummary]:
         return [

@@ -25,7 +25,7 @@ from typing import Any
 
 import orjson
 
-from backtester.data.candles import Answer
+from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files, journal, plain
@@ -146,6 +146,17 @@ class PickleStore:
                 path.unlink(missing_ok=True)
                 self.journal_path(key).unlink(missing_ok=True)
 
+    def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
+        try:
+            self._read_files(key, salvage=False)
+        except CorruptDatasetError as damage:
+            return self._symbols_of(key, damage) or [damage]
+        return []
+
+    def mend(self, key: DatasetKey, replaced: Mapping[str, Series]) -> None:
+        with files.locked(self.folder / key.stem):
+            self._rewrite(key, replaced=replaced)
+
     def summary(self) -> list[DatasetSummary]:
         found = (self._summarise(key) for key in self.keys())
         return [one for one in found if one is not None]
@@ -226,6 +237,22 @@ class PickleStore:
         files.set_aside(path)
         return journal.replace(path, key, log.since(base.journal_id, base.journal_bytes))
 
+    def _symbols_of(
+        self, key: DatasetKey, damage: CorruptDatasetError
+    ) -> list[CorruptDatasetError]:
+        """Tell what a damaged file held, if at least its footer is sound."""
+        try:
+            footer = _read_footer(self.path(key))
+        except CorruptDatasetError:
+            return []
+        return [
+            CorruptDatasetError(
+                str(damage), path=damage.path, reason=damage.reason, symbol=symbol,
+                interval=Interval(first, key.timeframe.next(last)) if count else None,
+            )
+            for symbol, (count, first, last) in (footer or {"symbols": {}})["symbols"].items()
+        ]  # fmt: skip
+
     # ------------------------------------------------------------------ writing
 
     def _rewrite(
@@ -234,6 +261,7 @@ class PickleStore:
         *,
         metadata: Mapping[str, Any] | None = None,
         without: Sequence[str] = (),
+        replaced: Mapping[str, Series] | None = None,
     ) -> None:
         """Replace the file by file + journal; call under the dataset's lock."""
         path, journal_path = self.path(key), self.journal_path(key)
@@ -241,7 +269,10 @@ class PickleStore:
         dataset = base.dataset.with_answers(log.since(base.journal_id, base.journal_bytes))
         dataset = Dataset(
             key,
-            {s: one for s, one in dataset.series.items() if s not in without},
+            {
+                **{s: one for s, one in dataset.series.items() if s not in without},
+                **(replaced or {}),
+            },
             merged_metadata(dataset.metadata, metadata or {}),
         )
         parts = _encode(dataset, log)

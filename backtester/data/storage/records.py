@@ -43,6 +43,7 @@ __all__ = [
     "grown",
     "in_the_way",
     "joined",
+    "period_name",
     "period_of",
     "read_record",
     "read_revisions",
@@ -143,6 +144,19 @@ def period_of(timeframe: Timeframe, times: NDArray[np.int64]) -> NDArray[np.int6
     if step < 900_000:
         return months
     return months // (12 if step < 14_400_000 else 120)
+
+
+def period_name(timeframe: Timeframe, ms: int) -> str:
+    """Name the period an open time belongs to.
+
+    >>> period_name(Timeframe.parse("1m"), 0), period_name(Timeframe.parse("1h"), 0)
+    ('1970-01', '1970')
+    """
+    day = str(np.datetime64(ms, "ms").astype("datetime64[D]"))
+    step = timeframe.typical_ms
+    if step < 900_000:
+        return day if step < 60_000 else day[:7]
+    return day[:-6] if step < 14_400_000 else f"{day[:-7]}0s"
 
 
 def cut(candles: Candles, timeframe: Timeframe) -> list[Candles]:

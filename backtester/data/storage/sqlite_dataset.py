@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -34,6 +34,8 @@ from backtester.data.storage.records import (
 from backtester.data.storage.store import Dataset, SymbolSummary, merged_metadata
 
 __all__ = ["SqliteDataset", "corrupt", "create", "is_damage"]
+
+T = TypeVar("T")
 
 _APPLICATION = 0x56425443
 """Tells `file` and us that a SQLite file is one of these: "VBTC"."""
@@ -176,7 +178,7 @@ class SqliteDataset:
             raise self._damaged(str(error), symbol) from error
 
     def _chunk(self, symbol: str, segment: Segment) -> Candles:
-        span = Interval(segment.first, segment.last + 1)
+        span = Interval(segment.first, self._timeframe.next(segment.last))
         row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, span)
         if row is None:
             raise self._damaged("a chunk is missing", symbol, span)
@@ -251,6 +253,31 @@ class SqliteDataset:
 
     def _chunk_name(self, symbol: str) -> bytes:
         return f"{self._key.stem}\0{symbol}".encode()
+
+    def damage(self) -> list[CorruptDatasetError]:
+        """List all that cannot be read, chunk by chunk."""
+        found = [
+            self._damaged(row[0])
+            for row in self._execute("PRAGMA integrity_check")
+            if row[0] != "ok"
+        ]
+
+        def tried(work: Callable[..., T], *arguments: Any) -> T | None:
+            try:
+                return work(*arguments)
+            except CorruptDatasetError as damage:
+                found.append(damage)
+            return None
+
+        tried(self._check_names)
+        tried(self._read_notes)
+        for symbol, data in self._records(None, salvage=True):
+            record = tried(self._parsed, symbol, data)
+            if record is not None:
+                tried(self._revisions, symbol, record)
+                for segment in record.segments:
+                    tried(self._chunk, symbol, segment)
+        return found
 
     # ------------------------------------------------------------------ writing
 
@@ -397,6 +424,12 @@ class SqliteDataset:
         self._write_identity()
         return self._count
 
+    def replace(self, replaced: Mapping[str, Series]) -> None:
+        """Put series in the place of those there are."""
+        self.delete(list(replaced))
+        for symbol, series in replaced.items():
+            self.add(symbol, series)
+
     def annotate(self, metadata: Mapping[str, Any]) -> None:
         """Merge notes into those there are."""
         notes = merged_metadata(self._read_notes(), metadata)
@@ -496,9 +529,9 @@ def is_damage(error: sqlite3.Error) -> bool:
 def corrupt(
     path: Path, reason: str, symbol: str | None = None, span: Interval | None = None
 ) -> CorruptDatasetError:
-    where = f" of {symbol}" if symbol else ""
-    when = f", {span}" if span else ""
+    when = f" in {span}" if span else ""
+    what = f": what it holds of {symbol}{when}" if symbol else ""
     return CorruptDatasetError(
-        f"{path} cannot be trusted{where}{when}: {reason}",
+        f"{path}{what} cannot be trusted: {reason}",
         path=str(path), reason=reason, symbol=symbol, interval=span,
     )  # fmt: skip

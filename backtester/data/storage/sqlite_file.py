@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backtester.data.candles import Answer
+from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError, StorageError
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files
@@ -137,6 +137,21 @@ class SqliteStore:
                 # The file first: without it the others mean nothing.
                 for name in (path, *_beside(path)):
                     name.unlink(missing_ok=True)
+
+    def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
+        try:
+            with self._reading(key) as file:
+                return file.damage()
+        except FileNotFoundError:
+            return []
+        except CorruptDatasetError as damage:
+            return [damage]
+
+    def mend(self, key: DatasetKey, replaced: Mapping[str, Series]) -> None:
+        with files.locked(self.folder / key.stem):
+            if self.damage(key):
+                self._set_aside(key)
+            self._change(key, lambda file: file.replace(replaced))
 
     def summary(self) -> list[DatasetSummary]:
         found = (self._summarise(key) for key in self.keys())
@@ -247,7 +262,7 @@ class SqliteStore:
         sound, path = self.read(key, salvage=True), self.path(key)
         kept = files.set_aside(path)
         log = _beside(path)[0]
-        if log.exists():
+        if log.exists() and log.stat().st_size:
             with files.writing(path), suppress(FileExistsError):
                 os.link(log, _beside(kept)[0])
         self.put(sound)

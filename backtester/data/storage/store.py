@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from backtester.data.candles import Answer, Series
-from backtester.data.errors import DatasetWriteError
+from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey, Interval
 
 __all__ = ["Dataset", "DatasetSummary", "Store", "SymbolSummary", "grouped"]
@@ -150,6 +150,20 @@ class Store(Protocol):
 
     def delete(self, key: DatasetKey, symbols: Sequence[str] | None = None) -> None:
         """Remove a dataset, or some of its symbols, with their coverage."""
+        ...
+
+    def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
+        """List all that cannot be read of a dataset: `symbol` and `interval` say of what.
+
+        Both are None where nobody can tell.
+        """
+        ...
+
+    def mend(self, key: DatasetKey, replaced: Mapping[str, Series]) -> None:
+        """Put series in the place of what is stored, and set aside a damaged file.
+
+        The one way besides `delete` by which something goes; for what cannot be trusted.
+        """
         ...
 
     def summary(self) -> list[DatasetSummary]:

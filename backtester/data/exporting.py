@@ -1,0 +1,224 @@
+"""Write what is stored into files that other programs read."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backtester.data.candles import COLUMNS, Candles
+from backtester.data.dates import DateLike, parse_date
+from backtester.data.errors import DatasetWriteError, OptionError
+from backtester.data.model import DatasetKey, Interval
+from backtester.data.storage.data_storage import DataStorage
+from backtester.data.storage.records import cut, period_name
+
+__all__ = ["FORMATS", "export_data"]
+
+FORMATS = ("parquet", "feather", "csv", "duckdb")
+_LATEST_MS = 2**62
+
+
+def export_data(
+    exchange_id: str,
+    timeframe: str,
+    symbols: str | list[str] | None = None,
+    market_type: str = "spot",
+    *,
+    to: str = "parquet",
+    output: str | os.PathLike[str] | None = None,
+    start_date: DateLike = None,
+    end_date: DateLike = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> list[Path]:
+    """Write stored candles as Parquet, Feather, CSV or into a DuckDB database.
+
+    Of the first three a file per symbol and period (a month of minutes, a year of hours, a decade
+    of days): ``{output}/{exchange}_{market_type}_{timeframe}/{BASE-QUOTE}/{period}.{to}``. Of
+    DuckDB one file with a table ``candles``. Columns: ``open_time`` (UTC), ``open``, ``high``,
+    ``low``, ``close`` (quote units), ``volume`` (base units); units and origin stand in the
+    files' metadata, except in CSV, which has none and counts ``open_time`` in epoch milliseconds.
+
+    Parameters
+    ----------
+    exchange_id, timeframe, symbols, market_type
+        As for `load_data`.
+    to : str
+        One of `FORMATS`.
+    output : path, optional
+        A folder; the current one when not given.
+    start_date, end_date : optional
+        Inclusive and exclusive; all that is stored when not given.
+    data_dir : path, optional
+
+    Returns
+    -------
+    list of Path
+        What was written; files of the same name are replaced, each at once.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        Nothing, or not all of `symbols`, is stored.
+    OptionError
+        The format is unknown, or the library that writes it is not installed.
+    DatasetWriteError
+        A file could not be written.
+    """
+    storage = DataStorage(data_dir)
+    key = DatasetKey.of(exchange_id, market_type, timeframe)
+    names = [symbols] if isinstance(symbols, str) else symbols
+    within = _interval(start_date, end_date)
+    tables = (
+        (symbol, storage.candles(key, symbol, within))
+        for symbol in storage.names(key, names).values()
+    )
+    folder = Path(output) if output is not None else Path()
+    if to == "duckdb":
+        return [_write_duckdb(folder / f"{key.stem}.duckdb", key, tables)]
+    if to not in FORMATS:
+        raise OptionError(f"unknown format {to!r}; use one of {', '.join(FORMATS)}")
+    write = _writer(to)
+    written = []
+    for symbol, table in tables:
+        for piece in cut(table, key.timeframe):
+            period = period_name(key.timeframe, int(piece.open_time[0]))
+            path = folder / key.stem / _file_name(symbol) / f"{period}.{to}"
+            with _replacing(path) as draft:
+                write(piece, draft, _origin(key, symbol))
+            written.append(path)
+    return written
+
+
+def _interval(start: DateLike, end: DateLike) -> Interval | None:
+    if start is None and end is None:
+        return None
+    import time
+
+    now = time.time_ns() // 1_000_000
+    first = 0 if start is None else parse_date(start, now_ms=now, param="start_date")
+    last = _LATEST_MS if end is None else parse_date(end, now_ms=now, param="end_date")
+    return Interval(first, last)
+
+
+def _origin(key: DatasetKey, symbol: str) -> dict[str, str]:
+    return {
+        "exchange": key.exchange,
+        "market_type": key.market_type.value,
+        "timeframe": str(key.timeframe),
+        "symbol": symbol,
+    }
+
+
+def _file_name(symbol: str) -> str:
+    """Name a symbol's folder: BTC/USDT:USDT is BTC-USDT_USDT, what is not plain is escaped.
+
+    >>> _file_name("BTC/USDT:USDT"), _file_name("../x")
+    ('BTC-USDT_USDT', '%2E%2E-x')
+    """
+    escaped = "".join(
+        char
+        if char.isascii() and char.isalnum()
+        else {"/": "-", ":": "_", "-": "~"}.get(char)
+        or "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+        for char in symbol
+    )
+    return escaped or "%"
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a draft to write, and put it in its place when it is whole."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DatasetWriteError(f"cannot write {path}: {reason}", path=str(path)) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+# --------------------------------------------------------------------------- formats
+
+_Writer = Callable[[Candles, Path, Mapping[str, str]], None]
+
+
+def _writer(to: str) -> _Writer:
+    return {"parquet": _write_parquet, "feather": _write_feather, "csv": _write_csv}[to]
+
+
+def _write_parquet(table: Candles, path: Path, origin: Mapping[str, str]) -> None:
+    with _needing("pyarrow", "parquet"):
+        from pyarrow import parquet
+    parquet.write_table(_arrow(table, origin), path, compression="zstd")
+
+
+def _write_feather(table: Candles, path: Path, origin: Mapping[str, str]) -> None:
+    with _needing("pyarrow", "parquet"):
+        from pyarrow import feather
+    feather.write_feather(_arrow(table, origin), str(path), compression="zstd")
+
+
+def _arrow(table: Candles, origin: Mapping[str, str]) -> Any:
+    """Make an Arrow table, its origin and the units of its columns in its metadata."""
+    import pyarrow as pa
+
+    base, _, rest = origin["symbol"].partition("/")
+    quote = rest.partition(":")[0]
+    units = [quote] * 4 + [base]
+    fields = [
+        pa.field("open_time", pa.timestamp("ms", tz="UTC"), nullable=False),
+        *(
+            pa.field(name.lower(), pa.float64(), nullable=False, metadata={"unit": unit})
+            for name, unit in zip(COLUMNS, units, strict=True)
+        ),
+    ]
+    schema = pa.schema(fields, metadata={"backtester": json.dumps(dict(origin))})
+    times = pa.array(table.open_time).cast(pa.timestamp("ms", tz="UTC"))
+    return pa.table([times, *(pa.array(column) for column in table.values.T)], schema=schema)
+
+
+def _write_csv(table: Candles, path: Path, _origin: Mapping[str, str]) -> None:
+    import csv
+
+    with path.open("x", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["open_time", *(name.lower() for name in COLUMNS)])
+        times, values = table.open_time.tolist(), table.values.tolist()
+        # Python writes the shortest text that reads back as the same number.
+        rows.writerows([time, *row] for time, row in zip(times, values, strict=True))
+
+
+def _write_duckdb(path: Path, key: DatasetKey, tables: Iterator[tuple[str, Candles]]) -> Path:
+    with _needing("duckdb", "duckdb"):
+        import duckdb
+    with _needing("pyarrow", "parquet"):
+        import pyarrow as pa  # noqa: F401 - its tables are handed over without a copy
+    with _replacing(path) as draft, duckdb.connect(str(draft)) as database:
+        database.execute(
+            "CREATE TABLE candles (symbol VARCHAR NOT NULL, open_time TIMESTAMPTZ NOT NULL, "
+            "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE)"
+        )
+        units = "open, high, low, close in quote units, volume in base units, UTC"
+        database.execute(f"COMMENT ON TABLE candles IS '{key}: {units}'")
+        for symbol, table in tables:
+            batch = _arrow(table, _origin(key, symbol))  # noqa: F841 - DuckDB finds it by name
+            database.execute("INSERT INTO candles SELECT ?, * FROM batch", [symbol])
+    return path
+
+
+@contextmanager
+def _needing(package: str, extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise OptionError(
+            f"this needs {package}: pip install 'backtester[{extra}]'", value=package
+        ) from error
