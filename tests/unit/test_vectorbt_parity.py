@@ -9,6 +9,7 @@ ours gives; docs/decisions/016 has the reasons.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable
@@ -138,6 +139,9 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "get keyword": lambda d: d.get(column="feat1"),
     "get some": lambda d: d.get(["feat0", "feat1"]),
     "get by number": lambda d: d.get(1),
+    "get list of one": lambda d: d.get(["feat0"]),
+    "get by symbols": lambda d: d.get(d.symbols),
+    "get by symbol": lambda d: d.get(d.symbols[0]) if len(d.symbols) > 1 else None,
     "get named level": lambda d: d.get(level_name="coin"),
     "concat": lambda d: d.concat(),
     "concat level": lambda d: d.concat(level_name="coin"),
@@ -188,7 +192,29 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "copy": lambda d: [d.copy(), d.copy() == d, d.copy() is d],
     "deep copy": lambda d: [d.copy("deep"), d.copy("deep") == d],
     "copy as": lambda d: d.copy(cls=type(d).__mro__[1]).symbols,
+    "hybrid copy": lambda d: [d.copy("hybrid"), d.copy(copy_mode="hybrid", nested=True) == d],
+    "copy unknown": lambda d: d.copy("what"),
+    "copy module": lambda d: [copy.copy(d) == d, copy.deepcopy(d) == d],
     "replace": lambda d: d.replace(missing_index="drop"),
+    "replace modes": lambda d: d.replace(copy_mode_="deep", nested_=False, tz_convert="x"),
+    "replace unknown": lambda d: d.replace(flavour=1).config["flavour"],
+    "update config": lambda d: (d.update_config(missing_index="raise"), d.config)[1][
+        "missing_index"
+    ],
+    "documented": lambda d: len(d.to_doc().splitlines()) > 3,
+    "wrapper equal": lambda d: [
+        d.wrapper == vectorbt.ArrayWrapper.from_obj(d.data[d.symbols[0]]),
+        vectorbt.ArrayWrapper.from_obj(d.data[d.symbols[0]]) == d.wrapper,
+        d.wrapper == d.replace().wrapper,
+        d.wrapper == d.replace(wrapper=d.wrapper.replace(freq="3D")).wrapper,
+        d.wrapper == 1,
+    ],
+    "wrapper is one": lambda d: isinstance(d.wrapper, vectorbt.ArrayWrapper),
+    "wrapper loads": lambda d: type(d.wrapper).loads(d.wrapper.dumps()) == d.wrapper,
+    "resolve self": lambda d: d.resolve_self({"freq": "2h"}).wrapper.freq,
+    "resolve attr": lambda d: d.resolve_attr("get", cond_kwargs={}),
+    "accepted": lambda d: vectorbt.utils.checks.is_instance_of(d, vectorbt.Data),
+    "self aliases": lambda d: [d.self_aliases, d.indexing_kwargs],
     "equal": lambda d: [d == d.replace(), d == d.replace(tz_convert="x"), d == 1],
     "loads": lambda d: [type(d).loads(d.dumps()), type(d).loads(d.dumps()) == d],
     "plot": lambda d: d.plot(column="feat0"),
@@ -203,8 +229,15 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "wrapped": lambda d: d.wrapper.wrap(np.ones(d.wrapper.shape)),
 }
 
-FEW = ("self", "get", "get one", "get some", "concat", "update", "stats each", "iloc", "loads")
-"""Tried with every way of aligning what does not fit."""
+CORE = ("one series", "one frame", "list of one", "series", "frames", "aware", "one row", "empty")
+"""Tried with every verb."""
+FEW = (
+    "self", "get", "get one", "get some", "get keyword", "get by number", "get list of one",
+    "get by symbols", "concat", "update",
+    "update more",
+    "stats each", "iloc", "iloc column", "loc", "column", "loads", "wrapper equal",
+)  # fmt: skip
+"""Tried with every other shape."""
 PLOTS = [verb for verb in VERBS if "plot" in verb]
 """Tried with two sources only: a figure takes 50 ms."""
 
@@ -551,7 +584,7 @@ def keeps_types(found: dict[str, Any]) -> bool:
 
 DEVIATIONS: dict[tuple[str, str], Callable[[dict[str, Any]], bool]] = {
     # An empty selection is an empty object.
-    **{(name, "iloc nothing"): is_empty for name in SOURCES},
+    **{(name, "iloc nothing"): is_empty for name in CORE},
     **{(name, "loc"): is_empty for name in ("one row", "wide arrays", "one wide array")},
     **{("one row", verb): is_empty for verb in ("iloc", "iloc block", "loc open", "rows by mask")},
     **{
@@ -565,7 +598,7 @@ DEVIATIONS: dict[tuple[str, str], Callable[[dict[str, Any]], bool]] = {
     **{
         ("empty", verb): keeps_floats
         for verb in VERBS
-        if verb.startswith(("get", "concat")) and verb != "get by number"
+        if verb.startswith(("get", "concat", "resolve attr")) and "get by" not in verb
     },
     ("free", "from types"): keeps_types,
     # What `get` gives is what was asked for: never another column, never a row.
@@ -576,7 +609,17 @@ DEVIATIONS: dict[tuple[str, str], Callable[[dict[str, Any]], bool]] = {
         if (name.startswith("missing")) == (verb == "get one") or verb == "get some"
     },
     ("one array", "get by number"): is_refused,
-    # A Series has a name too.
+    **{(f"missing {kind}: drop", "get list of one"): is_refused for kind in ("columns", "both")},
+    # A Series has a name too, its own or 0.
+    **{
+        key: lambda found: found["value"].shape == (5, 1)
+        for key in (
+            ("one array", "get by symbols"),
+            ("one series", "get by symbols"),
+            ("one named series", "get list of one"),
+            ("list of one series", "get list of one"),
+        )
+    },
     **{
         (name, "get one"): lambda found: found["value"].name == "feat0"
         for name in ("one named series", "list of one series")
@@ -599,7 +642,7 @@ def check(name: str, verb: str) -> None:
 @pytest.mark.parametrize("name", [*SOURCES, *MASKED])
 def test_every_verb_on_every_shape_is_as_in_vectorbt(name: str) -> None:
     """Each public method, with its arguments in every form, whatever a user's class returns."""
-    for verb in VERBS if name in SOURCES else FEW:
+    for verb in VERBS if name in CORE else FEW:
         if verb not in PLOTS:
             try:
                 check(name, verb)

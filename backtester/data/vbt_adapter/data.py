@@ -432,7 +432,9 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             return self._across(self._position(names), level_name)
         positions = [self._position(name) for name in names]
         if self.single_key:
-            return self.data[self.symbols[0]].iloc[:, positions].copy()
+            table = self.data[self.symbols[0]]
+            frame = table.to_frame() if isinstance(table, pd.Series) else table
+            return frame.iloc[:, positions].copy()
         found = tuple(self._across(position, level_name) for position in positions)
         # VectorBT gives data of a single column without the tuple around it.
         return found[0] if feature is None and len(found) == 1 else found

@@ -66,6 +66,13 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
         other._metadata = dict(other._metadata)
         return other
 
+    def __eq__(self, other: Any) -> bool:
+        if type(other) is ArrayWrapper:  # one of VectorBT's own, which has no notes
+            return not self._metadata and bool(self.config == other.config)
+        return bool(super().__eq__(other))
+
+    __hash__ = None  # type: ignore[assignment]  # as VectorBT's
+
     def apart(self) -> Wrapper:
         """Give an equal wrapper to note things on."""
         other = Wrapper(**self.config)
