@@ -25,6 +25,7 @@ from backtester.data.commands.shared import (
     MarketTypeName,
     Output,
     Quiet,
+    SourceName,
     StorageForm,
     SymbolList,
     Timeframe,
@@ -97,12 +98,7 @@ def fetch(
         bool,
         typer.Option("--no-cache", help="Ask the exchange afresh; its answer is still stored."),
     ] = False,
-    source: Annotated[
-        str,
-        typer.Option(
-            help="auto: bulk archives where they are clearly cheaper than the API; api; archive."
-        ),
-    ] = "auto",
+    source: SourceName = "auto",
     prefer_resampling: Annotated[
         bool,
         typer.Option(
@@ -164,6 +160,7 @@ def update(
     market_type: MarketTypeName = "spot",
     symbols: SymbolList = None,
     end: Annotated[str | None, typer.Option(help="End date, exclusive, UTC. Default: now.")] = None,
+    source: SourceName = "auto",
     config: ConfigFile = None,
     data_dir: DataDir = None,
     storage: StorageForm = "auto",
@@ -174,6 +171,7 @@ def update(
     """Bring what is stored of a dataset up to the last closed candle."""
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():
+        from backtester.data.fetching.archives.plan import Source
         from backtester.data.fetching.request import FetchRequest
         from backtester.data.fetching.symbols import parse_symbols
         from backtester.data.home import home_in
@@ -188,6 +186,7 @@ def update(
             end=end,
             exchange_config=settings_of(config, key.exchange),
             only_newer=True,
+            source=Source.parse(source),
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 

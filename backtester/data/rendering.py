@@ -100,6 +100,11 @@ def print_total(account: Mapping[str, Any]) -> None:
     total = sum(one["candles"] for one in account["symbols"].values())
     count = account["requests"]
     source = "all from the store, 0 requests" if count == 0 else counted(count, "request")
+    used = sum(len(one["used"]) for one in account["archives"].values())
+    if refused := sum(len(one["refused"]) for one in account["archives"].values()):
+        source += f", {counted(used, 'archive file')} used and {refused} not"
+    elif used:
+        source += f", {counted(used, 'archive file')}"
     shorter = {one["from"] for notes in account["derived"].values() for one in notes}
     if shorter:
         source += f", partly made of {' and '.join(sorted(shorter))} candles"

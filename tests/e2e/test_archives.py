@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Callable
 
@@ -10,12 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from backtester.data.cli import app
-from backtester.data.errors import NotServedError, OptionError
+from backtester.data.errors import ExchangeUnavailableError, NotServedError, OptionError
 from backtester.data.events import Event, FetchPlanned, PageFetched
 from backtester.data.fetching.archives import plan
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.archives.source import ArchiveLeft
-from backtester.data.fetching.data_fetcher import fetch_data
+from backtester.data.fetching.data_fetcher import fetch_data, update_data
 from backtester.data.fetching.pipeline import run
 from backtester.data.fetching.request import FetchRequest, FetchResult
 from backtester.data.model import Interval, MarketType, Timeframe
@@ -23,7 +24,19 @@ from backtester.data.sandbox import Fault, SandboxServer
 from backtester.data.sandbox.journal import Request
 from tests.e2e.dialects_support import Serve, serve
 from tests.support.tls_proxy import running_proxy
-from tests.support.world import DAY, MARKET, MINUTE, NOON, Asked, World, ms, same, truth
+from tests.support.world import (
+    DAY,
+    MARKET,
+    MINUTE,
+    NOON,
+    Asked,
+    World,
+    is_part_of,
+    ms,
+    pages_of,
+    same,
+    truth,
+)
 
 __all__ = ["serve"]
 
@@ -117,6 +130,7 @@ def test_a_year_of_minutes_takes_40_requests(world: World) -> None:
     assert len(asked.pages) == 2 + 12, "the outage of June is confirmed by the file's sample"
     (plan,) = [event for event in planned if isinstance(event, FetchPlanned)]
     assert (plan.symbols, plan.requests, plan.candles) == (1, 12, 366 * 1440)
+    assert plan.weight == 12 * 2, "a sample of every file is asked of the API"
     assert world.ask(BTC, "1m", "2024-01-01", "2025-01-01").requests == []
 
 
@@ -252,6 +266,67 @@ def test_archives_that_cannot_be_reached_leave_everything_to_the_api(world: Worl
         "BTCUSDT-1m-2025-04.zip",
         "BTCUSDT-1m-2025-05.zip",
     }
+
+
+def test_archives_asked_for_by_name_that_cannot_be_reached_are_an_error(world: World) -> None:
+    """Whoever says 'archive' is not given to the API in silence; what it alone has is kept."""
+    config = {**world.config, "archiveUrl": "http://127.0.0.1:9"}
+    with pytest.raises(ExchangeUnavailableError, match="'auto' would ask the API"):
+        world.ask(BTC, "1m", "2025-05-30", NOON, source=Source.ARCHIVE, exchange_config=config)
+    sent = {page.start for page in pages_of(world.sent())}
+    assert sent, "the newest days have no file yet"
+    stored = world.stored(BTC, "1m").candles
+    assert is_part_of(stored, truth(BTC, "1m", "2025-05-30", NOON))
+    assert int(stored.open_time[0]) == ms("2025-06-14")
+
+
+def test_the_account_names_the_files_used_and_refused(world: World) -> None:
+    """What came from archives and what did not, and why, in plain values."""
+    world.server.archives.remove("BTCUSDT-1m-2025-02")
+    world.server.archives.spoil("BTCUSDT-1m-2025-04")
+    asked = world.ask([BTC, "ETH/USDT"], "1m", "2025-01-01", "2025-06-01")
+    account = json.loads(json.dumps(asked.result.account()))["archives"]
+    every = [f"BTCUSDT-1m-2025-0{month}.zip" for month in range(1, 6)]
+    refused = {every[1]: "there is no ", every[3]: "does not match its checksum"}
+    assert account[BTC]["used"] == [name for name in every if name not in refused]
+    assert account[BTC]["refused"].keys() == refused.keys()
+    for name, reason in refused.items():
+        assert reason in account[BTC]["refused"][name]
+    assert len(account["ETH/USDT"]["used"]) == 5
+    assert account["ETH/USDT"]["refused"] == {}
+    again = world.ask([BTC, "ETH/USDT"], "1m", "2025-01-01", "2025-06-01")
+    assert again.result.account()["archives"] == {}
+
+
+def test_pages_do_not_wait_for_files(world: World) -> None:
+    """The API's part comes while files are slow, not after them."""
+    world.faults.add(Fault.SLOW_BODY, match=".zip", delay_s=0.5)
+    came: list[Interval] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, PageFetched):
+            came.append(event.interval)
+
+    asked = world.ask(BTC, "1m", "2025-05-01", NOON, on_event=note)
+    assert same(asked[BTC], truth(BTC, "1m", "2025-05-01", NOON))
+    assert len(files(asked)) == 1
+    assert came[-1].start == ms("2025-05-01"), "the file is the last to arrive"
+    assert len(came) > 10
+
+
+def test_an_update_can_say_where_from(world: World) -> None:
+    """`update_data` and the command take a source too."""
+    world.ask(BTC, "1m", "2025-04-30", "2025-05-01")
+    sent = len(world.sent())
+    update_data("sandbox", "1m", exchange_config=world.config, source="api")
+    assert names(world.sent(sent)) == []
+    assert same(world.stored(BTC, "1m").candles, truth(BTC, "1m", "2025-04-30", NOON))
+    with pytest.raises(OptionError, match="unknown source"):
+        update_data("sandbox", "1m", exchange_config=world.config, source="ftp")
+    world.home.store.delete(world.key("1m"))
+    world.ask(BTC, "1m", "2025-04-30", "2025-05-01")
+    update_data("sandbox", "1m", exchange_config=world.config, source="archive")
+    assert "BTCUSDT-1m-2025-05.zip" in names(world.sent(sent))
 
 
 # ------------------------------------------------------------------ interrupted

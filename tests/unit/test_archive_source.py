@@ -14,6 +14,7 @@ from backtester.data.errors import ExchangeUnavailableError
 from backtester.data.events import Event, PageFetched
 from backtester.data.fetching import fetcher
 from backtester.data.fetching.archives import plan
+from backtester.data.fetching.archives import source as source_module
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.archives.source import ArchiveConflict, ArchiveLeft, ArchiveSource
 from backtester.data.fetching.fetcher import SeriesJob
@@ -67,7 +68,8 @@ class Run:
             on_event=self.events.append,
         )
         self.archives.plan(self.job)
-        asyncio.run(self.archives.fetch([self.job], self._learn))
+        (left,) = asyncio.run(self.archives.fetch([self.job], self._learn)).values()
+        self.left = source_module._joined([*self.job.intervals, *left])
 
     def _learn(self, job: SeriesJob, candles: Candles, findings: list[Finding]) -> None:
         assert {finding.served for finding in findings} <= {Served.MARKET}
@@ -77,10 +79,6 @@ class Run:
         for finding in findings:
             self.proven.append(finding.interval)
             self.candles = overlay(self.candles, candles.within(finding.interval))
-
-    @property
-    def left(self) -> list[Interval]:
-        return self.job.intervals
 
     @property
     def told(self) -> list[str]:

@@ -234,7 +234,7 @@ def test_the_account_tells_everything_in_plain_values() -> None:
             },
         },
         "failures": {"X": {"error": "UnknownSymbolError", "message": "no X"}},
-        "revisions": {"BTCUSDT": 1}, "derived": {}, "differing": {},
+        "revisions": {"BTCUSDT": 1}, "archives": {}, "derived": {}, "differing": {},
         "storage_error": {"error": "DatasetWriteError", "message": "cannot write"},
     }  # fmt: skip
     assert plainly_equal(account)

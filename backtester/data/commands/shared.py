@@ -36,6 +36,7 @@ __all__ = [
     "MarketTypeName",
     "Output",
     "Quiet",
+    "SourceName",
     "StorageForm",
     "SymbolList",
     "Timeframe",
@@ -77,6 +78,13 @@ ConfigFile = Annotated[
         "--config",
         help="TOML file with a table of ccxt settings per exchange id (proxies, hosts, keys).",
         show_default=False,
+    ),
+]
+SourceName = Annotated[
+    str,
+    typer.Option(
+        "--source",
+        help="auto: bulk archives where they are clearly cheaper than the API; api; archive.",
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Detailed logs, and tracebacks.")]

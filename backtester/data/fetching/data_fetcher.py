@@ -188,6 +188,7 @@ def update_data(
     exchange_config: Mapping[str, Any] | None = None,
     data_dir: PathLike | None = None,
     storage: str = "auto",
+    source: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Bring what is stored up to the last closed candle, each symbol from its own last one on.
@@ -199,7 +200,7 @@ def update_data(
         All that are stored when not given.
     end_date
         Exclusive; None: now.
-    exchange_config, data_dir, storage, on_event
+    exchange_config, data_dir, storage, source, on_event
         See `fetch_data`.
 
     Returns
@@ -221,6 +222,7 @@ def update_data(
         end=end_date,
         exchange_config=exchange_config,
         only_newer=True,
+        source=Source.parse(source),
     )
     result = run(request, home_in(data_dir, storage), on_event)
     return as_data(result, single=isinstance(symbols, str))

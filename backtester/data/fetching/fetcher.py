@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -32,6 +32,7 @@ from backtester.data.errors import (
     TransientFetchError,
 )
 from backtester.data.events import Event, FetchPlanned, PageFetched, Retrying, SymbolFailed
+from backtester.data.fetching.archives.plan import SAMPLE
 from backtester.data.fetching.exchange import Exchange
 from backtester.data.fetching.paging import (
     Ask,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["Fetcher", "SeriesJob", "trying"]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 IN_FLIGHT = 24
 """Requests under way at once: enough for any budget at 200 ms, few enough to hold in memory."""
@@ -141,12 +143,24 @@ class Fetcher:
             for job in sound:
                 self._archives.plan(job)
         self._on_event(self._plan(jobs))
-        if self._archives is not None:
-            await self._archives.fetch(sound, self._learn)
-        page_size = self._page_size
-        by_symbol = {job.symbol: job for job in jobs}
+        pages = self._read_all([(job, job.intervals) for job in jobs])
+        if self._archives is None:
+            await pages
+            return
+        left, _ = await _together(self._archives.fetch(sound, self._learn), pages)
+        if (failure := self._archives.failure) is not None:
+            for job in sound:
+                self._fail(job, failure)
+        await self._read_all([(job, left[job.symbol]) for job in sound])
+
+    async def _read_all(self, parts: list[tuple[SeriesJob, list[Interval]]]) -> None:
+        """Read intervals page by page, symbols in turn."""
+        by_symbol = {job.symbol: job for job, _ in parts}
         pages = interleave(
-            [cut(job.symbol, job.intervals, self._timeframe, page_size) for job in jobs]
+            [
+                cut(job.symbol, intervals, self._timeframe, self._page_size)
+                for job, intervals in parts
+            ]
         )
         await _in_parallel(self._read(by_symbol[page.symbol], page) for page in pages)
 
@@ -215,6 +229,7 @@ class Fetcher:
         if self._archives is not None:
             files, steps, theirs = self._archives.planned
             requests, candles, symbols = requests + files, candles + steps, symbols | theirs
+            weight += files * capability.weight(SAMPLE)  # a page of each, to compare
         return FetchPlanned(
             exchange=self._exchange.id,
             symbols=len(symbols),
@@ -408,6 +423,16 @@ def _wait(state: RetryCallState) -> float:
     if getattr(error, "ccxt_error", None) == "OnMaintenance":
         return _LONGEST_WAIT_S * random.uniform(0.5, 1.0)
     return 0.2 + float(_backoff(state))
+
+
+async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Run two things at once; the failure of one ends the other."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = group.create_task(first), group.create_task(second)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return tasks[0].result(), tasks[1].result()
 
 
 async def _in_parallel(work: Iterator[Awaitable[None]]) -> None:

@@ -91,7 +91,13 @@ async def _fill(
         if task.request.include_forming:
             await _add_forming(task, exchange, markets)
     finally:
-        task.result.requests += archives.requests if archives else 0
+        if archives is not None:
+            task.result.requests += archives.requests
+            for symbol in [*archives.used, *archives.refused]:
+                task.result.archives[task.asked_name(symbol)] = {
+                    "used": sorted(archives.used.get(symbol, [])),
+                    "refused": dict(sorted(archives.refused.get(symbol, {}).items())),
+                }
 
 
 async def _make(
@@ -118,6 +124,8 @@ async def _make(
     finally:
         task.result.requests += shorter.result.requests
         task.result.storage_error = task.result.storage_error or shorter.result.storage_error
+        for symbol, files in shorter.result.archives.items():
+            task.result.archives[task.asked_name(symbol)] = files
     for symbol, error in shorter.result.failures.items():
         task.result.failures[task.asked_name(symbol)] = error
     answers = [

@@ -161,6 +161,9 @@ class FetchResult:
     forming: dict[str, Candles] = field(default_factory=dict)
     requests: int = 0
     """Requests sent to the exchange, of any kind."""
+    archives: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Which archive files are in the answer, and why others are not: ``used``, a list of names, and
+    ``refused``, reasons by name. No entry for a symbol of which none were asked for."""
     as_of_ms: int = 0
     """The exchange's clock when the question was resolved, UTC epoch milliseconds."""
     seconds: float = 0.0
@@ -217,6 +220,7 @@ class FetchResult:
             "symbols": {name: self._account_of(one) for name, one in self.series.items()},
             "failures": {name: describe(error) for name, error in self.failures.items()},
             "revisions": {name: len(found) for name, found in self.revisions.items()},
+            "archives": self.archives,
             "derived": {name: list(notes) for name, notes in self.derived.items()},
             "differing": {name: len(found) for name, found in self.differing.items()},
             "storage_error": describe(self.storage_error) if self.storage_error else None,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "SAMPLE",
     "ArchiveFile",
     "Source",
     "archive_url",
@@ -58,7 +59,7 @@ _ADVANTAGE: Final = 2
 """How many times cheaper than the API a file must be to be preferred: the API is the truth."""
 FEWEST_FILES = 3
 """Under `Source.AUTO`, how many files of a symbol there must be for any to be taken."""
-_SAMPLE: Final = 64
+SAMPLE: Final = 64
 """Grid times of a file asked of the API too: under 100 candles cost the least weight."""
 
 
@@ -277,15 +278,15 @@ def sample(
             if len(candles.within(stretch)):
                 return stretch
     largest = max(inside, key=len).open_time
-    places = max(len(largest) - _SAMPLE + 1, 1)
+    places = max(len(largest) - SAMPLE + 1, 1)
     start = int(largest[zlib.crc32(name.encode()) % places])
-    end = min(timeframe.next(start, _SAMPLE), timeframe.next(int(largest[-1])))
+    end = min(timeframe.next(start, SAMPLE), timeframe.next(int(largest[-1])))
     return Interval(start, end)
 
 
 def _around(window: Interval, timeframe: Timeframe, page_size: int) -> Interval:
     """Widen a window to a sample, also over the file's end: only the API is asked for it."""
-    margin = max((min(_SAMPLE, page_size) - timeframe.steps(window)) // 2, 1)
+    margin = max((min(SAMPLE, page_size) - timeframe.steps(window)) // 2, 1)
     start = max(timeframe.next(window.start, -margin), 0)
     return Interval(start, timeframe.next(window.end, margin))
 

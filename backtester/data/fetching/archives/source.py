@@ -126,6 +126,10 @@ class ArchiveSource:
         self._source = source
         self._on_event = on_event
         self._files: dict[str, list[ArchiveFile]] = {}
+        self.used: dict[str, list[str]] = {}
+        """Names of the files whose candles are in the answer, by symbol."""
+        self.refused: dict[str, dict[str, str]] = {}
+        """Why other files were not used, by symbol and name."""
         self._misses: Counter[str] = Counter()
         self._unreachable: DataError | None = None
         self._reached = False
@@ -146,21 +150,33 @@ class ArchiveSource:
         steps = self._steps(part for file in files for part in file.wanted)
         return len(files), steps, {symbol for symbol, some in self._files.items() if some}
 
+    @property
+    def failure(self) -> DataError | None:
+        """Why archives that were asked for by name gave nothing at all, if they did not."""
+        if self._source is not Source.ARCHIVE or self._unreachable is None:
+            return None
+        said = f"the archives at {self._url} cannot be reached ({self._unreachable})"
+        return type(self._unreachable)(f"{said}; the source 'auto' would ask the API instead")
+
     async def fetch(
         self,
         jobs: Sequence[SeriesJob],
         learn: Callable[[SeriesJob, Candles, list[Finding]], None],
-    ) -> None:
-        """Fetch the planned files, symbols in turn; what they do not prove is left to the API.
+    ) -> dict[str, list[Interval]]:
+        """Fetch the planned files, symbols in turn.
 
         Parameters
         ----------
         jobs : sequence of SeriesJob
-            Their `intervals` grow by what is left.
         learn : callable
             Given what every file proves as soon as it is read.
+
+        Returns
+        -------
+        dict of str to list of Interval
+            By symbol, what they do not prove: it is left to the API.
         """
-        left: dict[str, list[Interval]] = {job.symbol: list(job.intervals) for job in jobs}
+        left: dict[str, list[Interval]] = {job.symbol: [] for job in jobs}
         streams = ([(job, file) for file in self._files.get(job.symbol, ())] for job in jobs)
         work = (one for row in zip_longest(*streams) for one in row if one is not None)
 
@@ -176,8 +192,7 @@ class ArchiveSource:
                     group.create_task(worker())
         except BaseExceptionGroup as errors:  # one failure is what the caller can act on
             raise errors.exceptions[0] from None
-        for job in jobs:
-            job.intervals = _joined(left[job.symbol])
+        return {symbol: _joined(parts) for symbol, parts in left.items()}
 
     # ------------------------------------------------------------------ one file
 
@@ -190,6 +205,7 @@ class ArchiveSource:
         """Use a file if it can be believed; give what of it is answered for."""
         name = file.name(job.market.id, self._timeframe)
         if self._unreachable is not None or self._misses[job.symbol] >= _MISSES_ENOUGH:
+            self._refuse(job.symbol, name, "not asked for, as others were of no use")
             return []
         try:
             candles, confirmed = await self._believed(job.market, file, name)
@@ -200,10 +216,16 @@ class ArchiveSource:
         mostly = 2 * self._steps(answered) >= self._steps(file.wanted)
         self._misses[job.symbol] = 0 if mostly else self._misses[job.symbol] + 1
         if answered:
+            self.used.setdefault(job.symbol, []).append(name)
             learn(job, candles, [Finding(part, Served.MARKET) for part in answered])
             found = sum(len(candles.within(part)) for part in answered)
             self._on_event(PageFetched(job.symbol, file.span, found))
+        else:
+            self._refuse(job.symbol, name, "it proves nothing of what is asked for")
         return answered
+
+    def _refuse(self, symbol: str, name: str, reason: str) -> None:
+        self.refused.setdefault(symbol, {})[name] = reason
 
     def _steps(self, intervals: Iterable[Interval]) -> int:
         return sum(map(self._timeframe.steps, intervals))
@@ -215,6 +237,7 @@ class ArchiveSource:
         missing = isinstance(error, NotServedError)
         level = logging.INFO if missing else logging.WARNING
         _log.log(level, "%s: archive not used, the API is asked instead: %s", symbol, error)
+        self._refuse(symbol, name, str(error))
         self._on_event(ArchiveLeft(symbol, name, str(error)))
 
     async def _believed(
