@@ -53,7 +53,7 @@ _HEADER: Final = (
 )
 _SPOT_DECIMALS: Final = 8
 _MADE_IN: Final = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
-_KEPT: Final = 48
+_KEPT_BYTES: Final = 100_000_000  # a year of minutes, by months and by days
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class ArchiveTree:
                 return None
             packed = _packed(asked.name, _table(bars, asked))
             self._files[path] = packed
-            if len(self._files) > _KEPT:
+            while sum(map(len, self._files.values())) > _KEPT_BYTES:
                 self._files.popitem(last=False)
         self._files.move_to_end(path)
         return packed

@@ -133,6 +133,9 @@ class ArchiveSource:
         self._misses: Counter[str] = Counter()
         self._unreachable: DataError | None = None
         self._reached = False
+        # Two at once only wait for each other, for the interpreter's lock; one after the other
+        # each is done sooner, and its requests go on while the next is read.
+        self._reading = asyncio.Lock()
         self.requests = 0
         """Requests sent to the archives; samples go to the API and are counted there."""
 
@@ -256,9 +259,10 @@ class ArchiveSource:
         packed = await self._verified(f"{self._url}/{path}", name, market.symbol)
         coin_margined = folder_of(market) == "futures/cm"
         column = reader.VOLUME_COIN_MARGINED if coin_margined else reader.VOLUME
-        candles = await asyncio.to_thread(
-            reader.read, packed, name, self._timeframe, file.span, column
-        )
+        async with self._reading:
+            candles = await asyncio.to_thread(
+                reader.read, packed, name, self._timeframe, file.span, column
+            )
         stretch = sample(candles, file.wanted, self._timeframe, self._page_size, name)
         if stretch is None:
             return candles, None
