@@ -149,6 +149,7 @@ def fetch(
             exchange_config=settings,
             source=chosen,
             prefer_resampling=prefer_resampling,
+            account_only=True,
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 
@@ -187,6 +188,7 @@ def update(
             exchange_config=settings_of(config, key.exchange),
             only_newer=True,
             source=Source.parse(source),
+            account_only=True,
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 

@@ -115,6 +115,8 @@ class Fetcher:
     on_event : callable
     archives : ArchiveSource, optional
         Asked first for what it has.
+    retain : bool
+        Whether jobs are to end with their answers; else these are only handed to `keep`.
     """
 
     def __init__(
@@ -124,12 +126,15 @@ class Fetcher:
         keep: Callable[[Answer], None],
         on_event: Callable[[Event], None],
         archives: ArchiveSource | None = None,
+        *,
+        retain: bool = True,
     ) -> None:
         self._exchange = exchange
         self._timeframe = timeframe
         self._keep = keep
         self._on_event = on_event
         self._archives = archives
+        self._retain = retain
         self._stop: DataError | None = None
         self._page_size = exchange.capability.page_of(timeframe)
         self._begun_ms = time.time_ns() // 1_000_000
@@ -287,7 +292,8 @@ class Fetcher:
             answer = Answer(job.symbol, finding.interval, found, finding.served, asked_ms)
             if not len(found):
                 job.silences.append(finding.interval)
-            job.answers.append(answer)
+            if self._retain:
+                job.answers.append(answer)
             self._keep(answer)
 
     def _no_candle(self, job: SeriesJob) -> NotServedError:

@@ -65,6 +65,7 @@ def question(
         include_forming=bool(forming),
         only_newer=False,
         prefer_resampling=False,
+        account_only=False,
     )
 
 

@@ -182,7 +182,9 @@ async def _fetch(
     """Fetch the jobs into the store and into what the task knows."""
     key = task.request.key
     async with Keeper(task.home.store, key) as keeper:
-        fetcher = Fetcher(exchange, key.timeframe, keeper.keep, task.on_event, archives)
+        fetcher = Fetcher(
+            exchange, key.timeframe, keeper.keep, task.on_event, archives, retain=not task.counts
+        )
         await fetcher.run(jobs)
     task.learn([answer for job in jobs for answer in job.answers])
     for job in jobs:

@@ -10,10 +10,10 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from backtester.data.candles import Answer, Series
+from backtester.data.candles import Answer, Revision, Series
 from backtester.data.errors import (
     CorruptDatasetError,
     DataError,
@@ -26,18 +26,21 @@ from backtester.data.events import CandlesRevised, Event, FetchFinished
 from backtester.data.fetching.deriving import Derived, derive, held_by_shorter
 from backtester.data.fetching.making import MADE_OF
 from backtester.data.fetching.planning import missing
-from backtester.data.fetching.request import FetchRequest, FetchResult
+from backtester.data.fetching.request import FetchRequest, FetchResult, Tally
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
 from backtester.data.model import Coverage, Interval, Served, Timeframe, counted, format_ms
 from backtester.data.resampling import derived_note
 from backtester.data.settings import venue
+from backtester.data.storage.memo import in_passing
 from backtester.data.storage.store import Dataset, SymbolSummary, grouped
 
 __all__ = ["Task", "run"]
 
 _log = logging.getLogger(__name__)
 
+_PART = 20_000
+"""Candles of one symbol that are looked at at once where none are handed out: some 1 MB."""
 _CLOCK_TRUSTED_MS = 86_400_000
 """How long a reading of the exchange's clock may tell what "now" is without asking again."""
 
@@ -84,8 +87,10 @@ class Task:
     derived: dict[str, Derived] = field(default_factory=dict)
     """What shorter candles tell, where the question prefers them to fetching."""
     result: FetchResult = field(init=False)
+    _begun_ms: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self._begun_ms = _now_ms()
         self.result = FetchResult(self.request, self.home.folder)
         self.stored = Dataset(self.request.key)
 
@@ -186,7 +191,9 @@ class Task:
         """Read from the store what `wanted` and the result need of it."""
         store, key, symbols = self.home.store, self.request.key, list(self.names.values())
         within = None
-        if wanted and not self.request.only_newer:  # an update hands out all that is stored
+        if self.counts:  # coverage comes whole with any
+            within = Interval(0, 1)
+        elif wanted and not self.request.only_newer:  # an update hands out all that is stored
             within = Interval(
                 min(one.start for one in wanted.values()), max(one.end for one in wanted.values())
             )
@@ -226,8 +233,16 @@ class Task:
 
     # ------------------------------------------------------------------ select
 
+    @property
+    def counts(self) -> bool:
+        """Whether the candles are counted in the store, and not handed out."""
+        return self.request.account_only and not self.request.prefer_resampling
+
     def select(self, wanted: Mapping[str, Interval]) -> None:
         """Put what is stored of `wanted` into the result, under the names asked for."""
+        if self.counts:
+            self._count(wanted)
+            return
         for name in self.request.symbols:
             symbol = self.names.get(name)
             if symbol is None or name in self.result.failures:
@@ -239,17 +254,57 @@ class Task:
             elif not self.request.only_newer:  # an update hands out all that is stored
                 series = series.within(wanted[symbol])
             self.result.series[name] = series
-            self._note_made(name, series)
+            times = series.candles.open_time
+            if len(times):
+                self._note_made(name, int(times[0]), int(times[-1]))
 
-    def _note_made(self, name: str, series: Series) -> None:
+    def _note_made(self, name: str, first_ms: int, last_ms: int) -> None:
         """Say so where the exchange has no candles of this length, and these were made."""
         source = self.stored.metadata.get(MADE_OF)
-        times, timeframe = series.candles.open_time, self.request.key.timeframe
-        if source is not None and len(times):
-            note = derived_note(
-                Timeframe.parse(source), int(times[0]), timeframe.next(int(times[-1]))
-            )
+        if source is not None:
+            end = self.request.key.timeframe.next(last_ms)
+            note = derived_note(Timeframe.parse(source), first_ms, end)
             self.result.derived.setdefault(name, []).append(note)
+
+    def _count(self, wanted: Mapping[str, Interval]) -> None:
+        """Put into the result how much is stored of `wanted`, looking at a part at a time."""
+        result, timeframe = self.result, self.request.key.timeframe
+        held = self._held(list(self.names.values())) if self.request.only_newer else {}
+        for name in self.request.symbols:
+            symbol = self.names.get(name)
+            if symbol is None or name in result.failures or result.interval is None:
+                continue
+            tally, series = Tally(), Series()
+            for part in _parts(result.interval, timeframe):
+                series = self._read_part(symbol, part)
+                tally.add(series, timeframe, part)
+            if symbol in held:  # an update accounts for all that is stored
+                one = held[symbol]
+                tally = Tally(one.candles, one.first_ms, one.last_ms, tally.absent)
+            if tally.first_ms is not None and tally.last_ms is not None:
+                self._note_made(name, tally.first_ms, tally.last_ms)
+            result.tallies[name] = tally
+            result.series[name] = Series(coverage=series.coverage)
+            if symbol in wanted and result.requests:
+                revised = tuple(self._revised(symbol, wanted[symbol]))
+                result.revisions.update({name: revised} if revised else {})
+
+    def _revised(self, symbol: str, interval: Interval) -> Iterator[Revision]:
+        """Give what was revised since the task began."""
+        for part in _parts(interval, self.request.key.timeframe):
+            for revision in self._read_part(symbol, part).revisions:
+                if revision.new_asked_ms >= self._begun_ms:
+                    yield revision
+
+    def _read_part(self, symbol: str, part: Interval) -> Series:
+        store, key = self.home.store, self.request.key
+        with in_passing():
+            try:
+                found = store.read(key, [symbol], within=part)
+            except CorruptDatasetError as damage:
+                self.result.storage_error = damage
+                found = store.read(key, [symbol], within=part, salvage=True)
+        return found.series.get(symbol) or Series()
 
     def _note_derived(self, name: str, made: Derived, own: Series, wanted: Interval) -> None:
         if notes := made.notes(own, wanted):
@@ -295,7 +350,7 @@ class Task:
             When nothing came of any symbol.
         """
         result, key = self.result, self.request.key
-        candles = sum(len(one.candles) for one in result.series.values())
+        candles = sum(map(result.candles_of, result.series))
         self.on_event(FetchFinished(result.requests, candles, result.seconds))
         _log.info(
             "%s: %s of %s, %s, %.3f s",
@@ -319,8 +374,8 @@ class Task:
                 + "; ".join(f"{name}: {error}" for name, error in result.failures.items())
             )
         for name, series in result.series.items():
-            if not len(series.candles) and result.interval is not None:
-                reasons = {state for _, state in series.states(key.timeframe, result.interval)}
+            if not result.candles_of(name) and result.interval is not None:
+                reasons = result.tally_of(name).absent
                 words = ", ".join(sorted(reason.replace("_", " ") for reason in reasons))
                 _warn(f"{name} has no candles in {result.interval}: {words}")
             self._tell_depth(name, series)
@@ -340,6 +395,15 @@ class Task:
             f"{name}: {key.exchange}'s API reaches back to {format_ms(max(cut))} only for "
             f"{key.timeframe} candles" + (f"; older ones: {archive}" if archive else "")
         )
+
+
+def _parts(interval: Interval, timeframe: Timeframe) -> Iterator[Interval]:
+    """Cut an interval into parts of so many grid times that a table of one is small."""
+    start = interval.start
+    while start < interval.end:
+        end = min(timeframe.next(start, _PART), interval.end)
+        yield Interval(start, end)
+        start = end
 
 
 def _storage_sentence(error: StorageError) -> str:

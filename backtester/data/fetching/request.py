@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from backtester.data.errors import (
 )
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.planning import closed_end
-from backtester.data.model import DatasetKey, Interval, format_ms
+from backtester.data.model import DatasetKey, Interval, Timeframe, format_ms
 
 __all__ = ["DEFAULT_CANDLES", "SETTLE_MS", "FetchRequest", "FetchResult", "describe"]
 
@@ -50,6 +50,9 @@ class FetchRequest:
     """Whether archives may answer in place of the API."""
     prefer_resampling: bool = False
     """Whether stored candles of shorter timeframes may answer in place of the exchange."""
+    account_only: bool = False
+    """Whether the candles are to be stored and counted, and no tables handed out: memory then does
+    not grow with the range. Without effect under `prefer_resampling`, which makes tables."""
 
     def __post_init__(self) -> None:
         if self.prefer_resampling and not self.use_cache:
@@ -141,6 +144,29 @@ class FetchRequest:
 
 
 @dataclass(slots=True)
+class Tally:
+    """What there is of one symbol, counted; adds up over neighbouring intervals in order."""
+
+    candles: int = 0
+    first_ms: int | None = None
+    """Open time of the first candle, UTC epoch milliseconds; None without candles."""
+    last_ms: int | None = None
+    absent: dict[str, int] = field(default_factory=dict)
+    """Candles confirmed absent or never asked for, by that."""
+
+    def add(self, series: Series, timeframe: Timeframe, interval: Interval | None) -> None:
+        """Count the candles of a series, and what is absent of an interval."""
+        times = series.candles.open_time
+        self.candles += len(times)
+        if len(times):
+            self.first_ms = int(times[0]) if self.first_ms is None else self.first_ms
+            self.last_ms = int(times[-1])
+        for part, state in series.states(timeframe, interval) if interval else ():
+            if state != "present":
+                self.absent[state] = self.absent.get(state, 0) + timeframe.steps(part)
+
+
+@dataclass(slots=True)
 class FetchResult:
     """What came of a request, under the names it was asked by."""
 
@@ -150,7 +176,9 @@ class FetchResult:
     interval: Interval | None = None
     """What was asked for, once it was known, on the grid."""
     series: dict[str, Series] = field(default_factory=dict)
-    """Trimmed to `interval`, in the order asked."""
+    """Trimmed to `interval`, in the order asked; with no candles if only the account is wanted."""
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """What was counted in place of handing out tables."""
     failures: dict[str, DataError] = field(default_factory=dict)
     revisions: dict[str, tuple[Revision, ...]] = field(default_factory=dict)
     """Stored candles that the exchange answered differently in this fetch."""
@@ -217,7 +245,7 @@ class FetchResult:
             "as_of_ms": self.as_of_ms,
             "requests": self.requests,
             "seconds": round(self.seconds, 3),
-            "symbols": {name: self._account_of(one) for name, one in self.series.items()},
+            "symbols": {name: asdict(self.tally_of(name)) for name in self.series},
             "failures": {name: describe(error) for name, error in self.failures.items()},
             "revisions": {name: len(found) for name, found in self.revisions.items()},
             "archives": self.archives,
@@ -226,19 +254,18 @@ class FetchResult:
             "storage_error": describe(self.storage_error) if self.storage_error else None,
         }
 
-    def _account_of(self, series: Series) -> dict[str, Any]:
-        times, timeframe = series.candles.open_time, self.request.key.timeframe
-        absent: dict[str, int] = {}
-        if self.interval is not None:
-            for part, state in series.states(timeframe, self.interval):
-                if state != "present":
-                    absent[state] = absent.get(state, 0) + timeframe.steps(part)
-        return {
-            "candles": len(times),
-            "first_ms": int(times[0]) if len(times) else None,
-            "last_ms": int(times[-1]) if len(times) else None,
-            "absent": absent,
-        }
+    def tally_of(self, name: str) -> Tally:
+        """Count what there is of one symbol."""
+        tally = self.tallies.get(name)
+        if tally is None:
+            tally = Tally()
+            tally.add(self.series[name], self.request.key.timeframe, self.interval)
+        return tally
+
+    def candles_of(self, name: str) -> int:
+        """Give how many candles there are of one symbol."""
+        counted = self.tallies.get(name)
+        return len(self.series[name].candles) if counted is None else counted.candles
 
 
 def describe(error: DataError) -> dict[str, str]:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Lock
 from typing import Generic, TypeVar
 
-__all__ = ["Memo"]
+__all__ = ["Memo", "in_passing", "is_in_passing"]
 
 Value = TypeVar("Value")
+
+_in_passing: ContextVar[bool] = ContextVar("in_passing", default=False)
+
+
+@contextmanager
+def in_passing() -> Iterator[None]:
+    """Read parts without keeping them: for a walk through more than memory shall hold."""
+    token = _in_passing.set(True)
+    try:
+        yield
+    finally:
+        _in_passing.reset(token)
+
+
+def is_in_passing() -> bool:
+    """Tell whether what is read now is not to be kept."""
+    return _in_passing.get()
 
 
 class Memo(Generic[Value]):

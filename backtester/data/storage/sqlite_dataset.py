@@ -17,7 +17,7 @@ from backtester.data.candles import Answer, Candles, Revision, Series, merge
 from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import DatasetKey, Interval, Timeframe
 from backtester.data.storage import codec, plain, records
-from backtester.data.storage.memo import Memo
+from backtester.data.storage.memo import Memo, is_in_passing
 from backtester.data.storage.pickles import UnreadableError
 from backtester.data.storage.records import (
     Record,
@@ -91,7 +91,7 @@ class SqliteDataset:
                     if salvage:
                         continue
                     raise
-                if not salvage:
+                if not salvage and not (within and is_in_passing()):
                     size = known.candles.open_time.nbytes + known.candles.values.nbytes
                     _memo.put((self._id, symbol, within), data, known, size + len(data))
             series[symbol] = known
