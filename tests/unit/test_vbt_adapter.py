@@ -1,6 +1,7 @@
 """The VectorBT edge: candles as Data objects, their verbs, and files of them."""
 
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
@@ -658,6 +659,21 @@ def test_code_written_for_ccxtdata_needs_no_change(pipeline):
         show_progress=False,
     )  # fmt: skip
     assert pipeline.asked == [(BTC, {"exchange_id": "sandbox", "exchange_config": {"timeout": 1}})]
+
+
+def test_pull_takes_whatever_fetch_data_takes():
+    """No option of the front door is missing here."""
+    from backtester.data.fetching.data_fetcher import fetch_data
+
+    options = inspect.signature(fetch_data).parameters.keys() - {"symbols"}
+    assert asking.arguments(dict.fromkeys(options, "x")) == dict.fromkeys(options, "x")
+
+
+def test_an_exchange_object_is_refused_with_the_way_to_say_it(pipeline):
+    """VectorBT's CCXTData takes one; its keys and proxies would be lost here in silence."""
+    with pytest.raises(OptionError, match="not by a SimpleNamespace; its settings go into"):
+        vbt.CCXTData.download(BTC, exchange=SimpleNamespace(id="sandbox"))
+    assert pipeline.asked == []
 
 
 def test_update_starts_at_each_symbols_own_last_candle(pipeline):
@@ -1631,6 +1647,15 @@ def test_every_simulation_takes_a_data_object(make):
     assert [np.ravel(name)[-1] for name in portfolio.wrapper.columns] == [BTC, ETH]
     foreign = vectorbt.Data.from_data(dict(data.data), download_kwargs={})
     assert make(foreign).final_value().equals(portfolio.final_value())
+
+
+def test_a_portfolio_comes_back_from_its_own_bytes():
+    """Ours is VectorBT's, saved and loaded as ever."""
+    portfolio = vbt.Portfolio.from_signals(made(BTC=table(40)), True, False)
+    back = vbt.Portfolio.loads(portfolio.dumps())
+    assert type(back) is vbt.Portfolio
+    assert back.total_return().equals(portfolio.total_return())
+    assert portfolio.value().iloc[-1].sum() == portfolio.final_value().sum()
 
 
 def test_a_step_given_by_the_caller_wins():

@@ -62,7 +62,7 @@ def arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     OptionError
-        An option nobody knows, or one given under both its names.
+        An option nobody knows, one given under both its names, or an exchange that is no id.
     """
     known: dict[str, Any] = {}
     for name, value in kwargs.items():
@@ -76,6 +76,14 @@ def arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if own in known:
             raise OptionError(f"{name!r} is given twice, under both its names", option=name)
         known[own] = value
+    exchange = known.get("exchange_id", "")
+    if not isinstance(exchange, str | symbol_dict):
+        kind = type(exchange).__name__
+        raise OptionError(
+            f"the exchange is named by its id, such as 'binance', not by a {kind}; "
+            "its settings go into exchange_config",
+            option="exchange",
+        )
     return known
 
 
