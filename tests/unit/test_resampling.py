@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from backtester.data.candles import Answer, Candles, Series
 from backtester.data.errors import OptionError
-from backtester.data.model import Coverage, Interval, Served, Span, Timeframe
+from backtester.data.fetching.deriving import Derived
+from backtester.data.model import Coverage, Interval, Served, Span, Timeframe, format_ms
 from backtester.data.resampling import divides, reduce_groups, resample, rule_of
 from backtester.data.sandbox import SyntheticMarket
 from tests.support.builders import DAY, H1, HOUR, START, candles_at
+from tests.support.processes import SHARED
 
 H4, D1, W1, MONTH = map(Timeframe.parse, ("4h", "1d", "1w", "1M"))
 ANSWERED = {Served.MARKET, Served.NOT_LISTED, Served.DELISTED, Served.GIVEN}
@@ -166,3 +168,43 @@ def test_columns_keep_their_types_and_holes() -> None:
     assert count.dtype == trades.dtype
     with pytest.raises(OptionError, match="RSI"):
         rule_of("RSI")
+
+
+REAL = SHARED / "candles"
+
+
+def real(name: str) -> Candles:
+    """Closed candles that Binance once answered."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pd.read_parquet(REAL / f"binance_spot_{name}-USDT.parquet")
+    times = pd.DatetimeIndex(frame["timestamp"]).as_unit("ms").asi8
+    return Candles.of(times, frame[["open", "high", "low", "close", "volume"]].to_numpy())
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real candles here")
+@pytest.mark.parametrize(
+    ("symbol", "rule", "days", "differing"),
+    [
+        ("XRP", "1h", 2574, []),  # 25 outages among them
+        ("SOL", "4h", 1746, []),
+        ("PEPE", "4h", 749, []),
+        # In its first weeks Binance's own days are not what its hours add up to.
+        ("ETH", "4h", 2836, ["2017-09-12", "2017-09-19", "2017-09-20", "2017-09-22"]),
+    ],
+)
+def test_real_candles_make_the_real_days(
+    symbol: str, rule: str, days: int, differing: list[str]
+) -> None:
+    """Years of an exchange's own days from its shorter candles: to the bit, and told where not."""
+    source, shorter, own = Timeframe.parse(rule), real(f"{rule}_{symbol}"), real(f"1d_{symbol}")
+    answered = Interval(int(shorter.open_time[0]), source.next(int(shorter.open_time[-1])))
+    made = resample(Series().with_answers([Answer(symbol, answered, shorter)]), source, D1)
+    listed = Interval(int(own.open_time[0]), D1.next(int(own.open_time[-1])))
+    stored = Series().with_answers([Answer(symbol, listed, own)])
+    (span,) = made.coverage
+    both = span.interval.intersection(listed)
+    assert both is not None
+    assert len(made.candles.within(both)) == len(own.within(both)) == days
+    found = Derived(made).differing(stored, both)
+    assert [format_ms(one["open_ms"])[:10] for one in found] == differing

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from backtester.data.candles import Candles, Series, overlay
+from backtester.data.candles import COLUMNS, Candles, Series, overlay
 from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import DatasetKey, Interval, Timeframe
-from backtester.data.resampling import derived_note, divides, resample
+from backtester.data.resampling import derived_note, divides, resample, rule_of
 from backtester.data.storage.store import Store
 
 __all__ = ["Derived", "derive", "held_by_shorter"]
 
-_VOLUME = 4
-_VOLUME_TOLERANCE = 1e-9
+_SUMS = np.array([rule_of(name) == "sum" for name in COLUMNS])
+_SUM_TOLERANCE = 1e-9
 """Relative; sums of the same volumes differ by no more."""
 
 
@@ -74,8 +74,9 @@ class Derived:
 def _differing(own: Candles, made: Candles) -> list[dict[str, Any]]:
     times = np.union1d(own.open_time, made.open_time)
     left, right = _on(own, times), _on(made, times)
-    prices = (left[:, :_VOLUME] == right[:, :_VOLUME]).all(axis=1)
-    volumes = np.isclose(left[:, _VOLUME], right[:, _VOLUME], rtol=_VOLUME_TOLERANCE, atol=0.0)
+    prices = (left[:, ~_SUMS] == right[:, ~_SUMS]).all(axis=1)
+    near = np.isclose(left[:, _SUMS], right[:, _SUMS], rtol=_SUM_TOLERANCE, atol=0.0)
+    volumes = near.all(axis=1)
     return [
         {
             "open_ms": int(times[at]),
