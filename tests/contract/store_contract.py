@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtester.data.candles import Answer, Series
+from backtester.data.candles import COLUMNS, Answer, Series
 from backtester.data.model import DatasetKey, Served
 from backtester.data.storage.store import Dataset, Store, SymbolSummary
 from tests.support.builders import (
@@ -181,6 +181,29 @@ class StoreContract:
             ("SOL/USDT", whole["SOL/USDT"]), ("ETH/USDT", whole["ETH/USDT"]),
         ]  # fmt: skip
         assert store.held(KEY, salvage=True) == whole
+
+    @pytest.mark.parametrize("folded", [False, True])
+    def test_a_column_is_that_of_the_candles(self, store: Store, folded: bool) -> None:
+        """Of any symbols and any time, by value; read before and after the candles are."""
+        store.commit(KEY, BATCH)
+        if folded:
+            store.fold(KEY)
+            store.commit(KEY, [answer("BTC/USDT", 6, 2)])  # newer than what was folded
+        for symbols in (None, ["ETH/USDT", "NO/USDT"], []):
+            for within in (None, span_of_hours(1, 5), span_of_hours(100, 1)):
+                before = {c: store.read_column(KEY, c, symbols, within=within) for c in COLUMNS}
+                candles = store.read(KEY, symbols, within=within).series
+                for number, column in enumerate(COLUMNS):
+                    after = store.read_column(KEY, column, symbols, within=within)
+                    for found in (before[column], after):
+                        assert list(found) == list(candles)
+                        for symbol, (times, values) in found.items():
+                            table = candles[symbol].candles
+                            assert times.tolist() == table.open_time.tolist()
+                            assert values.tobytes() == table.values[:, number].tobytes()
+                            assert not times.flags.writeable
+                            assert not values.flags.writeable
+        assert store.read_column(OTHER, "Close") == {}
 
     def test_datasets_do_not_mix(self, store: Store) -> None:
         """A timeframe, market type or exchange has its own candles."""

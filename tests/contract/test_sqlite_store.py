@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from backtester.data.model import DatasetKey
@@ -14,7 +15,7 @@ from backtester.data.storage import sqlite_dataset
 from backtester.data.storage.sqlite_file import SqliteStore
 from backtester.data.storage.store import Dataset
 from tests.contract.store_contract import StoreContract
-from tests.support.builders import contents
+from tests.support.builders import HOUR, KEY, START, answer, contents
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +40,24 @@ class TestSqliteStore(StoreContract):
 
     def raw_put(self, store: SqliteStore, dataset: Dataset) -> None:
         SqliteStore(store.folder).put(dataset)
+
+
+def test_threads_decode_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is large enough for threads is put together in order, the tail included."""
+    store, years = SqliteStore(tmp_path), [0, 9_000, 18_000, 27_000]
+    for first in years:
+        store.commit(KEY, [answer("BTC/USDT", first, 40, seed=first)])
+    store.commit(KEY, [answer("BTC/USDT", 27_040, 3)])
+    expected = [one for first in years for one in range(first, first + 40)] + [
+        *range(27_040, 27_043)
+    ]
+    for least in (10**9, 0):
+        monkeypatch.setattr(sqlite_dataset, "_MANY_VALUES", least)
+        sqlite_dataset._memo._entries.clear()
+        times, closes = store.read_column(KEY, "Close")["BTC/USDT"]
+        assert times.tolist() == [START + hour * HOUR for hour in expected]
+        found = store.read(KEY).series["BTC/USDT"].candles
+        parts = [answer("BTC/USDT", first, 40, seed=first).candles.values for first in years]
+        whole = np.concatenate([*parts, answer("BTC/USDT", 27_040, 3).candles.values])
+        assert found.values.tobytes() == whole.tobytes()
+        assert closes.tobytes() == whole[:, 3].tobytes()

@@ -52,6 +52,27 @@ def test_every_bit_comes_back(table: tuple[Any, Any], name: bytes) -> None:
     assert same(codec.decode(chunk, name), table)
 
 
+@given(st.data())
+def test_any_rows_and_any_column_are_those_of_the_whole(data: st.DataObject) -> None:
+    """A part that is decoded alone is, bit for bit, what the whole has there."""
+    table = data.draw(tables())
+    opened = codec.Chunk.open(codec.encode(*table))
+    times, (rows, width) = table[0], table[1].shape
+    near = st.integers(0, rows - 1).map(lambda row: int(times[row])) | st.integers(-(2**61), 2**61)
+    start = data.draw(near) + data.draw(st.integers(-1, 1))
+    end = max(start, data.draw(near) + data.draw(st.integers(-1, 1)))
+    begin, behind = opened.window(start, end)
+    inside = (start <= times) & (times < end)
+    assert np.array_equal(opened.times(begin, behind), times[inside])
+    part = np.empty((width, behind - begin))
+    opened.read(begin, behind, part)
+    assert same((times, part.T), (times, table[1][inside]))
+    for number in range(width):
+        column = np.empty(behind - begin)
+        opened.read_column(number, begin, behind, column)
+        assert same((times, column), (times, table[1][inside, number]))
+
+
 @given(tables())
 def test_a_chunk_is_read_under_its_own_name_only(table: tuple[Any, Any]) -> None:
     """A chunk that landed under another symbol or period is damage, not candles."""

@@ -78,13 +78,12 @@ def decompress(chunk: bytes | memoryview, *, ratio: int = _RATIO) -> bytes:
         It is not a whole, ordinary chunk, or it unpacks to too much.
     """
     view = memoryview(chunk).cast("B")
-    length = chunk_length(view[:HEADER_SIZE], ratio=ratio)
+    length, unpacked = _lengths(view, ratio)
     if length != len(view):
         problem = "is cut short" if length > len(view) else "has something behind its end"
         raise UnreadableError(
             f"its chunk {problem}: {len(view)} bytes are there, its header says {length}"
         )
-    unpacked = _HEADER.unpack_from(view)[4]
     import blosc2
 
     try:
@@ -102,6 +101,11 @@ def chunk_length(header: bytes | memoryview, *, ratio: int = _RATIO) -> int:
     Every field that decides what the library allocates, or which code it runs, is
     checked here.
     """
+    return _lengths(header, ratio)[0]
+
+
+def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
+    """Give the lengths of a chunk packed and unpacked; see `chunk_length`."""
     if len(header) < HEADER_SIZE:
         raise UnreadableError(
             f"it has {len(header)} bytes, fewer than the header of a Blosc2 chunk"
@@ -120,7 +124,7 @@ def chunk_length(header: bytes | memoryview, *, ratio: int = _RATIO) -> int:
     # The last flags would make it lazy, a run of one value, or a dictionary's.
     if not known or not 0 < block <= unpacked or not item or flags_2 or flags_3:
         raise UnreadableError("its Blosc2 header asks for what such files never use")
-    return int(packed)
+    return packed, unpacked
 
 
 def _most_unpacked(packed: int, ratio: int) -> int:

@@ -26,13 +26,14 @@ equal bits, as their base alone. `_Kind` lists the kinds.
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32  # ten times the speed of zlib's, for the same number
 
 from backtester.data.storage import blosc
 from backtester.data.storage.pickles import UnreadableError
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-__all__ = ["MOST_ROWS", "VERSION", "decode", "encode"]
+__all__ = ["MOST_ROWS", "VERSION", "Chunk", "decode", "encode"]
 
 VERSION = 1
 MOST_ROWS = 1 << 20
@@ -53,6 +54,7 @@ _MAGIC = b"VBC"
 _HEAD = struct.Struct("<3sBIBBq")
 _STREAM = struct.Struct("<BBBxIq")
 _CRC = struct.Struct("<I")
+_OPEN, _HIGH, _LOW, _CLOSE = range(4)
 _PRICES = 4
 """Open, high, low and close stand first and are one group."""
 
@@ -84,10 +86,10 @@ class _Kind(IntEnum):
 
 
 _FLOATS = (_Kind.RAW, _Kind.SAME)
+_KINDS = tuple(_Kind)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stream:
+class _Stream(NamedTuple):
     kind: _Kind
     width: int = 0
     exponent: int = 0
@@ -131,7 +133,7 @@ def _join(first: int, rows: int, width: int, streams: list[_Stream], name: bytes
     parts += (_STREAM.pack(s.kind, s.width, s.exponent, len(s.body), s.base) for s in streams)
     parts += (bytes(s.body) for s in streams)
     data = b"".join(parts)
-    return data + _CRC.pack(zlib.crc32(data, zlib.crc32(name)))
+    return data + _CRC.pack(crc32(data, crc32(name)))
 
 
 def _price_streams(prices: Floats) -> list[_Stream]:
@@ -257,7 +259,7 @@ def _bits(values: Floats) -> Ints:
 
 
 def decode(chunk: bytes, name: bytes = b"") -> tuple[Ints, Floats]:
-    """Decode a chunk, trusting nothing in it.
+    """Decode a whole chunk, trusting nothing in it.
 
     Returns
     -------
@@ -269,122 +271,225 @@ def decode(chunk: bytes, name: bytes = b"") -> tuple[Ints, Floats]:
     UnreadableError
         It is damaged, of another name, of a later version, or not a chunk.
     """
-    if len(chunk) < _HEAD.size + _CRC.size:
-        raise UnreadableError("a chunk is cut short")
-    magic, version, rows, width, count, first = _HEAD.unpack_from(chunk)
-    if magic != _MAGIC:
-        raise UnreadableError("it is not a chunk of candles")
-    if version != VERSION:
-        raise UnreadableError(f"a chunk is of version {version}; this one reads {VERSION}")
-    view = memoryview(chunk)
-    (checksum,) = _CRC.unpack_from(chunk, len(chunk) - _CRC.size)
-    if zlib.crc32(view[: -_CRC.size], zlib.crc32(name)) != checksum:
-        raise UnreadableError("a chunk fails its checksum")
-    if not 1 <= rows <= MOST_ROWS or not _PRICES <= width < 64:
-        raise UnreadableError(f"a chunk claims {rows} rows of {width} columns")
+    opened = Chunk.open(chunk, name)
+    table = np.empty((opened.width, opened.rows))
+    opened.read(0, opened.rows, table)
+    return opened.times(0, opened.rows), table.T
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk that was checked and cut into its streams, to be decoded as far as is asked.
+
+    Whatever is read of it raises UnreadableError where it does not make sense.
+    """
+
+    rows: int
+    width: int
+    first: int
+    """Open time of the first row, UTC epoch milliseconds."""
+    last: int
+    """Open time of the last row."""
+    _step: int
+    _irregular: Ints | None
+    """All open times where the steps between them differ."""
+    _groups: tuple[tuple[_Stream, ...], ...]
+    """The streams of the prices, then those of each other column."""
+
+    @classmethod
+    def open(cls, chunk: bytes, name: bytes = b"") -> Chunk:
+        """Check a chunk; errors as in `decode`."""
+        if len(chunk) < _HEAD.size + _CRC.size:
+            raise UnreadableError("a chunk is cut short")
+        magic, version, rows, width, count, first = _HEAD.unpack_from(chunk)
+        if magic != _MAGIC:
+            raise UnreadableError("it is not a chunk of candles")
+        if version != VERSION:
+            raise UnreadableError(f"a chunk is of version {version}; this one reads {VERSION}")
+        view = memoryview(chunk)
+        (checksum,) = _CRC.unpack_from(chunk, len(chunk) - _CRC.size)
+        if crc32(view[: -_CRC.size], crc32(name)) != checksum:
+            raise UnreadableError("a chunk fails its checksum")
+        if not 1 <= rows <= MOST_ROWS or not _PRICES <= width < 64:
+            raise UnreadableError(f"a chunk claims {rows} rows of {width} columns")
+        with _sense():
+            steps, *streams = _split(view, count)
+            groups = _grouped(streams, width)
+            if steps.kind is _Kind.EQUAL:
+                last, step, irregular = first + steps.base * (rows - 1), max(steps.base, 1), None
+                if (rows > 1 and steps.base <= 0) or last >= 2**63:
+                    raise UnreadableError("a chunk's open times do not increase")
+            else:
+                irregular, step = _read_times(steps, first, rows), 0
+                last = int(irregular[-1])
+        return cls(rows, width, first, last, step, irregular, groups)
+
+    def times(self, begin: int, end: int) -> Ints:
+        """Give the open times of rows ``[begin, end)``."""
+        if self._irregular is not None:
+            return self._irregular[begin:end]
+        return np.arange(begin, end) * self._step + self.first
+
+    def grid(self, begin: int, end: int) -> object:
+        """Give a key that is equal to another's where the open times of both are the same."""
+        if self._irregular is not None:
+            return self._irregular[begin:end].tobytes()
+        return self.first + begin * self._step, self._step, end - begin
+
+    def window(self, start: int, end: int) -> tuple[int, int]:
+        """Give the rows ``[first, last)`` that open inside ``[start, end)`` ms."""
+        if self._irregular is not None:
+            first, last = np.searchsorted(self._irregular, (start, end)).tolist()
+            return first, last
+        ends = (-((self.first - edge) // self._step) for edge in (start, end))
+        first, last = (min(max(row, 0), self.rows) for row in ends)
+        return first, last
+
+    def read(self, begin: int, end: int, out: Floats) -> None:
+        """Decode rows ``[begin, end)`` into `out`, float64 (k, end - begin)."""
+        with _sense():
+            self._read_prices(begin, end, dict(enumerate(out[:_PRICES])))
+            for number in range(_PRICES, self.width):
+                self._read_other(number, begin, end, out[number])
+
+    def read_column(self, number: int, begin: int, end: int, out: Floats) -> None:
+        """Decode rows ``[begin, end)`` of one column into `out`, float64 (end - begin,)."""
+        with _sense():
+            if number < _PRICES:
+                self._read_prices(begin, end, {number: out})
+            else:
+                self._read_other(number, begin, end, out)
+
+    def _read_prices(self, begin: int, end: int, out: Mapping[int, Floats]) -> None:
+        """Decode some of open, high, low and close, without a temporary array too many."""
+        group, rows = self._groups[0], self.rows
+        if group[0].kind in _FLOATS:
+            for number, column in out.items():
+                _read_raw(group[number], rows, begin, end, column)
+            return
+        jumps, above, below, bodies, *others = group
+        # Whole numbers to the end: exact, and one division then gives the float that was.
+        jump, body = _read_ints(jumps, rows, 0, end), _read_ints(bodies, rows, 0, end)
+        before = jump[:begin].sum(dtype=np.int64) + body[:begin].sum(dtype=np.int64)
+        close, body = jump[begin:].astype(np.int64), body[begin:]
+        close += body
+        close[:1] += before
+        np.cumsum(close, out=close)
+        if out.keys() != {_CLOSE}:
+            opened = np.subtract(close, body, out=out.get(_OPEN), dtype=np.float64)
+        if _HIGH in out:
+            np.maximum(opened, close, out=out[_HIGH])
+            out[_HIGH][:] += _read_ints(above, rows, begin, end)
+        if _LOW in out:
+            np.minimum(opened, close, out=out[_LOW])
+            out[_LOW][:] -= _read_ints(below, rows, begin, end)
+        for number, column in out.items():
+            ticks = close if number == _CLOSE else column
+            np.divide(ticks, _POWERS[jumps.exponent], out=column)
+            _mend(others, (number, _PRICES, rows), begin, end, column)
+
+    def _read_other(self, number: int, begin: int, end: int, out: Floats) -> None:
+        group, rows = self._groups[number - _PRICES + 1], self.rows
+        if len(group) == 1:
+            _read_raw(group[0], rows, begin, end, out)
+            return
+        whole, *others = group
+        np.divide(_read_ints(whole, rows, begin, end), _POWERS[whole.exponent], out=out)
+        _mend(others, (0, 1, rows), begin, end, out)
+
+
+@contextmanager
+def _sense() -> Iterator[None]:
+    """Say of what numpy and Python stumble over that the chunk does not make sense."""
     try:
-        streams = _split(view, count)
-        times = _read_times(next(streams), first, rows)
-        table = np.empty((width, rows))
-        _read_prices(streams, table[:_PRICES])
-        for column in table[_PRICES:]:
-            _read_column(streams, column)
-        if next(streams, None) is not None:
-            raise UnreadableError("a chunk has more streams than columns")
-    except (StopIteration, ValueError, IndexError, OverflowError) as error:
+        yield
+    except (ValueError, IndexError, OverflowError) as error:
         raise UnreadableError(f"a chunk does not make sense ({error})") from error
-    return times, table.T
 
 
 def _split(view: memoryview, count: int) -> Iterator[_Stream]:
     """Yield the streams; their lengths must add up to the chunk's."""
     described = [_STREAM.unpack_from(view, _HEAD.size + i * _STREAM.size) for i in range(count)]
     at = _HEAD.size + count * _STREAM.size
+    end = len(view) - _CRC.size
     for kind, width, exponent, length, base in described:
-        if at + length > len(view) - _CRC.size or exponent > _MOST_EXPONENT:
+        if at + length > end or exponent > _MOST_EXPONENT:
             raise UnreadableError("a chunk's streams do not fit into it")
-        yield _Stream(_Kind(kind), width, exponent, base, view[at : at + length])
+        yield _Stream(_KINDS[kind], width, exponent, base, view[at : at + length])
         at += length
-    if at != len(view) - _CRC.size:
+    if at != end:
         raise UnreadableError("a chunk has something behind its streams")
 
 
+def _grouped(streams: list[_Stream], width: int) -> tuple[tuple[_Stream, ...], ...]:
+    """Sort streams by what they are of; there must be neither too few nor too many."""
+    groups, at = [], 0
+    for number in range(1 + width - _PRICES):
+        raw = streams[at].kind in _FLOATS
+        count = (1 if raw else 3) if number else (_PRICES if raw else _PRICES + 2)
+        groups.append(tuple(streams[at : at + count]))
+        at += count
+    if at != len(streams):
+        raise UnreadableError("a chunk has not as many streams as its columns need")
+    return tuple(groups)
+
+
 def _read_times(steps: _Stream, first: int, rows: int) -> Ints:
-    if steps.kind is _Kind.EQUAL:
-        last = first + steps.base * (rows - 1)
-        if (rows > 1 and steps.base <= 0) or last >= 2**63:
-            raise UnreadableError("a chunk's open times do not increase")
-        return np.arange(rows) * steps.base + first
     times = np.empty(rows, np.int64)
     times[0] = first
-    np.cumsum(_read_ints(steps, rows - 1), out=times[1:])
+    np.cumsum(_read_ints(steps, rows - 1, 0, rows - 1), out=times[1:])
     times[1:] += first
     if not (times[1:] > times[:-1]).all():
         raise UnreadableError("a chunk's open times do not increase")
     return times
 
 
-def _read_prices(streams: Iterator[_Stream], table: Floats) -> None:
-    stream = next(streams)
-    rows = table.shape[1]
-    if stream.kind in _FLOATS:
-        _read_raw(stream, table[0])
-        for column in table[1:]:
-            _read_raw(next(streams), column)
-        return
-    jump, above, below, body = (
-        _read_ints(one, rows) for one in (stream, next(streams), next(streams), next(streams))
-    )
-    # As floats: exact for ticks, and divided without another conversion.
-    close = np.cumsum(np.add(jump, body, dtype=np.float64))
-    opened = close - body
-    high = np.maximum(opened, close) + above
-    low = np.minimum(opened, close) - below
-    power = _POWERS[stream.exponent]
-    for column, ticks in zip(table, (opened, high, low, close), strict=True):
-        np.divide(ticks, power, out=column)
-    _mend(streams, table.reshape(-1))
+def _mend(
+    streams: Sequence[_Stream], place: tuple[int, int, int], begin: int, end: int, out: Floats
+) -> None:
+    """Put back what decimals alone do not tell.
 
-
-def _read_column(streams: Iterator[_Stream], column: Floats) -> None:
-    stream = next(streams)
-    if stream.kind in _FLOATS:
-        _read_raw(stream, column)
-        return
-    np.divide(_read_ints(stream, len(column)), _POWERS[stream.exponent], out=column)
-    _mend(streams, column)
-
-
-def _mend(streams: Iterator[_Stream], values: Floats) -> None:
-    """Put back what decimals alone do not tell."""
-    ulps, odd = next(streams), next(streams)
+    `place` says which column of its group `out` is, how many there are, and the chunk's rows.
+    """
+    (ulps, odd), (number, columns, rows) = streams, place
+    bits = _bits(out)
     if ulps.kind is not _Kind.EQUAL or ulps.base:
-        _bits(values)[:] += _read_ints(ulps, len(values))
+        skipped = number * rows
+        bits += _read_ints(ulps, columns * rows, skipped + begin, skipped + end)
     if odd.kind is not _Kind.ODD or len(odd.body) % 12:
         raise UnreadableError("a chunk's odd values are missing")
     count = len(odd.body) // 12
     if count:
-        positions = np.frombuffer(odd.body, "<u4", count)
-        _bits(values)[positions] = np.frombuffer(odd.body, "<i8", count, offset=4 * count)
+        at = np.frombuffer(odd.body, "<u4", count)
+        if int(at.max()) >= columns * rows:
+            raise UnreadableError("a chunk's odd values are behind its end")
+        here = (at >= number * rows + begin) & (at < number * rows + end)
+        odd_bits = np.frombuffer(odd.body, "<i8", count, offset=4 * count)
+        bits[at[here] - (number * rows + begin)] = odd_bits[here]
 
 
-def _read_ints(stream: _Stream, rows: int) -> Ints:
+def _read_ints(stream: _Stream, rows: int, begin: int, end: int) -> NDArray[Any]:
+    """Decode values ``[begin, end)`` of the `rows` in a stream, as narrow as they are kept."""
     if stream.kind is _Kind.EQUAL:
-        return np.full(rows, stream.base, np.int64)
-    unsigned = _unpack(stream, rows)
+        return np.full(end - begin, stream.base, np.int64)
+    unsigned = _unpack(stream, rows)[begin:end]
     if stream.kind is _Kind.FRAMED:
-        return unsigned.astype(np.int64) + stream.base if stream.base else unsigned
+        if stream.base or stream.width == 8:
+            return unsigned.astype(np.int64) + stream.base
+        return unsigned
     if stream.kind is not _Kind.ZIGZAG:
         raise UnreadableError("a chunk has floats where integers belong")
     signs = -(unsigned & 1)  # all bits set where the value is negative
     return (unsigned >> 1 ^ signs).view(_SIGNED[stream.width])
 
 
-def _read_raw(stream: _Stream, column: Floats) -> None:
-    if stream.kind not in _FLOATS:
+def _read_raw(stream: _Stream, rows: int, begin: int, end: int, column: Floats) -> None:
+    if stream.kind is _Kind.SAME:
+        _bits(column)[:] = stream.base
+    elif stream.kind is _Kind.RAW:
+        _bits(column)[:] = _unpack(stream, rows)[begin:end].view(np.int64)
+    else:
         raise UnreadableError("a chunk has integers where floats belong")
-    same = stream.kind is _Kind.SAME
-    _bits(column)[:] = stream.base if same else _unpack(stream, len(column)).view(np.int64)
 
 
 def _unpack(stream: _Stream, rows: int) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, OptionError
@@ -20,6 +20,9 @@ from backtester.data.storage import files
 from backtester.data.storage.pickle_file import PickleStore
 from backtester.data.storage.sqlite_file import SqliteStore
 from backtester.data.storage.store import Dataset, DatasetSummary, SymbolSummary
+
+if TYPE_CHECKING:
+    from backtester.data.storage.store import Column
 
 __all__ = ["GrowingStore", "Storage"]
 
@@ -94,6 +97,20 @@ class GrowingStore:
             if store is self._form(key):
                 return found
             # It was moved meanwhile.
+
+    def read_column(
+        self,
+        key: DatasetKey,
+        column: str,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+    ) -> Mapping[str, Column]:
+        while True:
+            store = self._form(key)
+            found = self._store_of(key).read_column(key, column, symbols, within=within)
+            if store is self._form(key):
+                return found
 
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False

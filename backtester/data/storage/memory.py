@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError
@@ -16,6 +16,9 @@ from backtester.data.storage.store import (
     merged_metadata,
     summarise,
 )
+
+if TYPE_CHECKING:
+    from backtester.data.storage.store import Column
 
 __all__ = ["MemoryStore"]
 
@@ -39,6 +42,16 @@ class MemoryStore:
         salvage: bool = False,
     ) -> Dataset:
         return self._datasets.get(key, Dataset(key)).select(symbols).showing(within)
+
+    def read_column(
+        self,
+        key: DatasetKey,
+        column: str,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+    ) -> Mapping[str, Column]:
+        return self.read(key, symbols, within=within).column(column)
 
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -38,6 +38,9 @@ from backtester.data.storage.store import (
     require_same,
     summarise,
 )
+
+if TYPE_CHECKING:
+    from backtester.data.storage.store import Column
 
 __all__ = ["SUFFIX", "PickleStore"]
 
@@ -108,6 +111,16 @@ class PickleStore:
             if not salvage and state == self._state(key):
                 _memo.put(path, state, dataset, _bytes_of(dataset))
         return dataset.select(symbols).showing(within)
+
+    def read_column(
+        self,
+        key: DatasetKey,
+        column: str,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+    ) -> Mapping[str, Column]:
+        return self.read(key, symbols, within=within).column(column)
 
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False

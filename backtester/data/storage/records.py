@@ -17,13 +17,13 @@ Layout of a record, all integers little-endian::
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from backtester.data.candles import COLUMNS, Answer, Candles, Revision
 from backtester.data.model import Coverage, Interval, Served, Span, Timeframe
@@ -74,8 +74,7 @@ _SERVED = (
 _NUMBERS = {served: number for number, served in enumerate(_SERVED)}
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A stretch of candles that stands in one chunk."""
 
     first: int
@@ -110,6 +109,13 @@ class Record:
         """Give the tail as a table."""
         rows = np.frombuffer(self.tail, _ROW)
         return Candles(rows["time"].astype(np.int64), rows["values"].astype(np.float64))
+
+    def among(self, interval: Interval | None) -> list[Segment]:
+        """Give the segments that may have candles inside `interval`; None for all."""
+        if interval is None:
+            return list(self.segments)
+        start, end = interval.start, interval.end
+        return [one for one in self.segments if one.last >= start and one.first < end]
 
     def loose(self, timeframe: Timeframe) -> bool:
         """Tell whether a period stands in more than one segment."""
@@ -342,16 +348,16 @@ def _checked(start: int, end: int) -> tuple[int, int]:
 
 
 def _sealed(data: bytes, symbol: str) -> bytes:
-    return data + _CRC.pack(zlib.crc32(data, _seed(symbol)))
+    return data + _CRC.pack(crc32(data, _seed(symbol)))
 
 
 def _unseal(data: bytes, symbol: str) -> None:
     if len(data) < _CRC.size:
         raise UnreadableError("its record is cut short")
     view = memoryview(data)
-    if zlib.crc32(view[: -_CRC.size], _seed(symbol)) != _CRC.unpack(view[-_CRC.size :])[0]:
+    if crc32(view[: -_CRC.size], _seed(symbol)) != _CRC.unpack(view[-_CRC.size :])[0]:
         raise UnreadableError("its record fails its checksum")
 
 
 def _seed(symbol: str) -> int:
-    return zlib.crc32(symbol.encode("utf-8", "surrogatepass"))
+    return crc32(symbol.encode("utf-8", "surrogatepass"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
 
-from backtester.data.candles import Answer, Candles, Revision, Series, merge
+from backtester.data.candles import COLUMNS, Answer, Candles, Revision, Series, merge
 from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import DatasetKey, Interval, Timeframe
 from backtester.data.storage import codec, plain, records
@@ -32,6 +36,11 @@ from backtester.data.storage.records import (
     period_of,
 )
 from backtester.data.storage.store import Dataset, SymbolSummary, merged_metadata
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from backtester.data.storage.store import Column
 
 __all__ = ["SqliteDataset", "corrupt", "create", "is_damage"]
 
@@ -57,9 +66,68 @@ _TAIL_ROWS = 32
 """A tail is merged into its chunk when it has this many rows, or up to twice as many: each
 symbol has a length of its own, so that not all are merged by the same commit."""
 _MEMO_BYTES = 256 << 20
+_MANY_VALUES = 1_000_000
+"""From here on threads save more time than it takes to start them."""
+_THREADS = min(4, os.cpu_count() or 1)
 
 _memo: Memo[Series] = Memo(_MEMO_BYTES)
 """Series as read, by file, symbol and interval; of the version that the record's bytes are."""
+
+
+class _Part(NamedTuple):
+    """Rows ``[begin, end)`` of a chunk that stands where a segment says."""
+
+    segment: Segment
+    chunk: codec.Chunk
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> int:
+        return self.end - self.begin
+
+    def read(self, out: NDArray[np.float64]) -> None:
+        self.chunk.read(self.begin, self.end, out)
+
+    def read_column(self, number: int, out: NDArray[np.float64]) -> None:
+        self.chunk.read_column(number, self.begin, self.end, out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What candles of a symbol are asked for, not decoded yet."""
+
+    parts: Sequence[_Part]
+    tail: Candles = field(default_factory=Candles.empty)
+    """Newer than all parts."""
+
+    @property
+    def decoded_rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def rows(self) -> int:
+        return self.decoded_rows + len(self.tail)
+
+    @property
+    def grid(self) -> object:
+        """Give a key that is equal to another's where the open times of both are the same."""
+        parts = (part.chunk.grid(part.begin, part.end) for part in self.parts)
+        return (*parts, self.tail.open_time.tobytes())
+
+    def times(self) -> NDArray[np.int64]:
+        times = [part.chunk.times(part.begin, part.end) for part in self.parts]
+        return np.concatenate([*times, self.tail.open_time])
+
+
+@contextmanager
+def _mapping(values: int) -> Iterator[Callable[..., Any]]:
+    """Give `map`, or one that works in threads where so many values are to be decoded."""
+    if values < _MANY_VALUES:
+        yield map
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            yield pool.map
 
 
 class SqliteDataset:
@@ -149,26 +217,57 @@ class SqliteDataset:
         if len(found) != self._count or sum(map(_name_sum, found)) % 2**32 != self._names:
             raise self._damaged(f"it should hold {self._count} symbols and holds others")
 
+    def column(
+        self, number: int, symbols: Sequence[str] | None, within: Interval | None
+    ) -> dict[str, Column]:
+        """Read one column; see `Store.read_column`."""
+        grids: dict[object, NDArray[np.int64]] = {}
+
+        def opened() -> Iterator[tuple[str, Series | _Opened]]:
+            for symbol, record in found.items():
+                known = _memo.get((self._id, symbol, within), record)
+                yield symbol, known or self._open(symbol, record, within)
+
+        def decoded(pair: tuple[str, Series | _Opened]) -> Column:
+            symbol, one = pair
+            if isinstance(one, Series):
+                return one.candles.open_time, one.candles.values[:, number]
+            values = np.empty(one.rows)
+            self._decode(symbol, one, values, lambda part, out: part.read_column(number, out), map)
+            values[one.decoded_rows :] = one.tail.values[:, number]
+            values.flags.writeable = False
+            # Most symbols of a dataset have candles at the same times: these are made once.
+            times = grids.get(one.grid)
+            if times is None:
+                times = grids.setdefault(one.grid, one.times())
+                times.flags.writeable = False
+            return times, values
+
+        found = dict(self._records(symbols, salvage=False))
+        candles = sum(records.read_summary(one, symbol).candles for symbol, one in found.items())
+        if within is not None:
+            candles = min(candles, len(found) * self._timeframe.steps(within))
+        with _mapping(candles) as run:
+            return dict(zip(found, run(decoded, opened()), strict=True))
+
     def _series(
         self, symbol: str, data: bytes, within: Interval | None, *, salvage: bool
     ) -> Series:
         record = self._parsed(symbol, data)
-        coverage, tables = record.coverage, []
-        for segment in record.segments:
-            if within is not None and (segment.last < within.start or segment.first >= within.end):
-                continue
+        coverage, parts = record.coverage, []
+        for segment in record.among(within):
             try:
-                tables.append(self._chunk(symbol, segment))
+                if salvage:  # so that none fails further down
+                    self._chunk(symbol, segment)
+                parts.append(self._open_part(symbol, segment, within))
             except CorruptDatasetError:
                 if not salvage:
                     raise
                 # What it held is asked for again.
                 end = self._key.timeframe.next(segment.last)
                 coverage = coverage.remove(Interval(segment.first, end))
-        if record.tail:
-            tables.append(record.tail_candles())
-        candles, revisions = joined(tables), self._revisions(symbol, record, salvage=salvage)
-        series = Series(candles, coverage, revisions)
+        candles = self._table(symbol, _Opened(parts, record.tail_candles()))
+        series = Series(candles, coverage, self._revisions(symbol, record, salvage=salvage))
         return series if within is None else series.showing(within)
 
     def _parsed(self, symbol: str, data: bytes) -> Record:
@@ -178,17 +277,61 @@ class SqliteDataset:
             raise self._damaged(str(error), symbol) from error
 
     def _chunk(self, symbol: str, segment: Segment) -> Candles:
+        return self._table(symbol, _Opened([self._open_part(symbol, segment, None)]))
+
+    def _open(self, symbol: str, data: bytes, within: Interval | None) -> _Opened:
+        record = self._parsed(symbol, data)
+        tail = record.tail_candles()
+        parts = [self._open_part(symbol, one, within) for one in record.among(within)]
+        return _Opened(parts, tail if within is None else tail.within(within))
+
+    def _open_part(self, symbol: str, segment: Segment, within: Interval | None) -> _Part:
+        chunk = self._opened(symbol, segment)
+        if within is None:
+            return _Part(segment, chunk, 0, chunk.rows)
+        return _Part(segment, chunk, *chunk.window(within.start, within.end))
+
+    def _table(self, symbol: str, opened: _Opened) -> Candles:
+        values = np.empty((len(COLUMNS), opened.rows))
+        with _mapping(values.size) as run:
+            self._decode(symbol, opened, values, _Part.read, run)
+        values[:, opened.decoded_rows :] = opened.tail.values.T
+        return Candles(opened.times(), values.T)
+
+    def _decode(
+        self,
+        symbol: str,
+        opened: _Opened,
+        out: NDArray[np.float64],
+        read: Callable[[_Part, Any], None],
+        run: Callable[..., Iterable[None]],
+    ) -> None:
+        """Decode parts one behind the other along the last axis of `out`."""
+
+        def decode(part: _Part, at: int) -> None:
+            try:
+                read(part, out[..., at : at + part.rows])
+            except UnreadableError as error:
+                span = Interval(part.segment.first, self._timeframe.next(part.segment.last))
+                raise self._damaged(str(error), symbol, span) from error
+
+        begins = accumulate((part.rows for part in opened.parts), initial=0)
+        for _ in run(decode, opened.parts, begins):
+            pass
+
+    def _opened(self, symbol: str, segment: Segment) -> codec.Chunk:
         span = Interval(segment.first, self._timeframe.next(segment.last))
         row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, span)
         if row is None:
             raise self._damaged("a chunk is missing", symbol, span)
         try:
-            times, values = codec.decode(row[0], self._chunk_name(symbol))
+            chunk = codec.Chunk.open(row[0], self._chunk_name(symbol))
         except UnreadableError as error:
             raise self._damaged(str(error), symbol, span) from error
-        if (len(times), times[0], times[-1]) != (segment.rows, segment.first, segment.last):
+        found = (chunk.rows, chunk.first, chunk.last, chunk.width)
+        if found != (segment.rows, segment.first, segment.last, len(COLUMNS)):
             raise self._damaged("a chunk is not the one that belongs here", symbol, span)
-        return Candles(times, values)
+        return chunk
 
     def _revisions(
         self, symbol: str, record: Record, *, salvage: bool = False

@@ -28,9 +28,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from backtester.data.candles import Answer, Series
+from backtester.data.candles import COLUMNS, Answer, Series
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError, StorageError
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files
@@ -43,6 +43,9 @@ from backtester.data.storage.store import (
     grouped,
     require_same,
 )
+
+if TYPE_CHECKING:
+    from backtester.data.storage.store import Column
 
 __all__ = ["SUFFIX", "SqliteStore"]
 
@@ -88,6 +91,21 @@ class SqliteStore:
             if salvage:
                 return Dataset(key)
             raise
+
+    def read_column(
+        self,
+        key: DatasetKey,
+        column: str,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+    ) -> Mapping[str, Column]:
+        number = COLUMNS.index(column)
+        try:
+            with self._reading(key) as file:
+                return file.column(number, symbols, within)
+        except FileNotFoundError:
+            return {}
 
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False

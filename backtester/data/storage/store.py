@@ -11,11 +11,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from backtester.data.candles import Answer, Series
+from backtester.data.candles import COLUMNS, Answer, Series
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey, Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Column = tuple[NDArray[np.int64], NDArray[np.float64]]
+    """Open times, UTC epoch milliseconds, and one column's values; both of shape (n,)."""
 
 __all__ = ["Dataset", "DatasetSummary", "Store", "SymbolSummary", "grouped"]
 
@@ -52,6 +59,14 @@ class Dataset:
             return self
         wanted = {s: self.series[s] for s in symbols if s in self.series}
         return Dataset(self.key, wanted, self.metadata)
+
+    def column(self, column: str) -> dict[str, Column]:
+        """Give one column of every series; see `Store.read_column`."""
+        number = COLUMNS.index(column)
+        return {
+            symbol: (one.candles.open_time, one.candles.values[:, number])
+            for symbol, one in self.series.items()
+        }
 
     def showing(self, interval: Interval | None) -> Dataset:
         """Give the dataset with only the candles inside `interval`; see `Series.showing`."""
@@ -118,6 +133,29 @@ class Store(Protocol):
         ------
         CorruptDatasetError
             The dataset is damaged, foreign or hostile: never read as empty.
+        """
+        ...
+
+    def read_column(
+        self,
+        key: DatasetKey,
+        column: str,
+        symbols: Sequence[str] | None = None,
+        *,
+        within: Interval | None = None,
+    ) -> Mapping[str, Column]:
+        """Read one column, such as all closes; parameters and errors as in `read`.
+
+        Parameters
+        ----------
+        column : str
+            One of `COLUMNS`.
+
+        Returns
+        -------
+        mapping of str to (int64 (n,), float64 (n,))
+            By symbol, open times (UTC epoch milliseconds, strictly increasing) and values.
+            Symbols may share arrays: they are read-only.
         """
         ...
 
