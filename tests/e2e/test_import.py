@@ -239,6 +239,8 @@ def test_known_markets_tell_what_a_name_means(world: World, tmp_path: Path) -> N
     path = written(tmp_path / "sandbox_spot_1h_BTCUSDT.csv", hourly())
     (one,) = import_data(path).series
     assert (one.symbol, one.known, one.new) == (BTC, 24, 23)
+    path = written(tmp_path / "sandbox_spot_1h_NOPE-USDT.csv", hourly())
+    assert "not among the markets" in import_data(path).series[0].notes[0]
 
 
 def test_content_and_name_in_contradiction_are_refused(world: World, tmp_path: Path) -> None:

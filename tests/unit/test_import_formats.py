@@ -190,6 +190,33 @@ def test_a_zip_of_many_is_read_member_by_member(tmp_path: Path) -> None:
     assert all(same(one) for one in found.values())
 
 
+def test_one_bad_member_does_not_cost_the_others(tmp_path: Path) -> None:
+    """What systems put into zips by themselves is passed over."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("__MACOSX/._a_1h.csv", b"\0\1")
+        archive.writestr("README.txt", "All candles there are.\n")
+        archive.writestr("BTC-USDT_1h.csv", TEXTS["ccxt"]())
+    found = series(path)
+    assert list(found) == ["README.txt", "BTC-USDT_1h.csv"]
+    assert "neither a known format" in str(found["README.txt"].problem)
+    assert same(found["BTC-USDT_1h.csv"])
+
+
+def test_members_share_what_a_zip_may_unpack_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bomb may come in many small parts."""
+    monkeypatch.setattr("backtester.data.importing.opening._HARMLESS", 1 << 16)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(40):
+            archive.writestr(f"{number}.csv", "1704067200000,1,1,1,1,1\n" * 2500)
+    assert path.stat().st_size * 200 < 40 * 2500 * 24
+    with pytest.raises(CorruptDatasetError, match="far more"):
+        series(path)
+
+
 # ------------------------------------------------------------------ Parquet and Feather
 
 

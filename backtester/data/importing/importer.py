@@ -437,7 +437,10 @@ class _Import:
                 suggestions=book.nearest(name),
             )
         told = re.sub("[-_]", "/", name) == symbol
-        return symbol, [] if told else [f"{name} is taken as {symbol}"]
+        notes = [] if told else [f"{name} is taken as {symbol}"]
+        if markets and book.find(symbol) is None:
+            notes.append(f"{symbol} is not among the markets that {key.exchange} has now")
+        return symbol, notes
 
     def _checked(self, key: DatasetKey, symbol: str, candles: Candles) -> dict[str, Any] | None:
         from backtester.data.importing.checking import require_market

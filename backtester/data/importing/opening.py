@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from backtester.data.errors import CorruptDatasetError, OptionError
-from backtester.data.importing.found import Found
+from backtester.data.errors import CandleError, CorruptDatasetError, OptionError
+from backtester.data.importing.found import NOTHING_SAID, Found
 
 __all__ = ["Content", "files_in", "series_in", "unreadable"]
 
@@ -143,7 +143,7 @@ def _bzip2(content: Content, size: int) -> Iterator[Found]:
 
 
 def _unpacked(content: Content, stream: gzip.GzipFile | bz2.BZ2File, size: int) -> Iterator[Found]:
-    bounded = io.BufferedReader(_Bounded(stream, size, content.where))
+    bounded = io.BufferedReader(_Bounded(stream, _Allowance(size), content.where))
     name = content.name.with_suffix("") if content.name.suffix else content.name
     with _unpacking(content.where):
         yield from _decoded(Content(content.where, name, bounded), size, nested=True)
@@ -154,14 +154,32 @@ def _zip(content: Content, size: int) -> Iterator[Found]:
         members = [one for one in archive.infolist() if not one.is_dir()]
         if not 0 < len(members) <= _MOST_MEMBERS:
             raise unreadable(content.where, f"it holds {len(members)} files")
+        allowance = _Allowance(size)
         for member in members:
+            name = PurePath(member.filename)
+            if name.name.startswith(".") or "__MACOSX" in name.parts:
+                continue  # what systems add by themselves
             where = f"{content.where}/{member.filename}"
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise unreadable(where, "it is packed in an unusual way")
-            with archive.open(member) as stream:
-                bounded = io.BufferedReader(_Bounded(stream, size, where))
-                name = content.name.parent / PurePath(member.filename)
-                yield from _decoded(Content(where, name, bounded), size, nested=True)
+            try:
+                yield from _member(archive, member, content.name.parent / name, where, allowance)
+            except CorruptDatasetError as error:
+                if allowance.left < 0:  # a bomb goes on in the next member
+                    raise
+                yield Found(where, NOTHING_SAID, None, problem=CandleError(error.reason))
+
+
+def _member(
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    name: PurePath,
+    where: str,
+    allowance: _Allowance,
+) -> Iterator[Found]:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise unreadable(where, "it is packed in an unusual way")
+    with _unpacking(where), archive.open(member) as stream:
+        bounded = io.BufferedReader(_Bounded(stream, allowance, where))
+        yield from _decoded(Content(where, name, bounded), member.file_size, nested=True)
 
 
 @contextmanager
@@ -174,12 +192,24 @@ def _unpacking(where: str) -> Iterator[None]:
         raise unreadable(where, f"it cannot be unpacked ({error})") from error
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that refuses to give more than its packed size can honestly hold."""
+class _Allowance:
+    """How many bytes a packed file may still unpack to, all of its members together."""
 
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File, packed: int, where: str):
+    def __init__(self, packed: int) -> None:
+        self.left = max(_HARMLESS, _RATIO * packed)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to give more than it is allowed."""
+
+    def __init__(
+        self,
+        stream: IO[bytes] | gzip.GzipFile | bz2.BZ2File,
+        allowance: _Allowance,
+        where: str,
+    ) -> None:
         self._stream = stream
-        self._left = max(_HARMLESS, _RATIO * packed)
+        self._allowance = allowance
         self._where = where
 
     def readable(self) -> bool:
@@ -188,8 +218,8 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
-        self._left -= len(data)
-        if self._left < 0:
+        self._allowance.left -= len(data)
+        if self._allowance.left < 0:
             raise unreadable(self._where, "it unpacks to far more than it has bytes for")
         return len(data)
 
