@@ -196,6 +196,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "copy unknown": lambda d: d.copy("what"),
     "copy module": lambda d: [copy.copy(d) == d, copy.deepcopy(d) == d],
     "replace": lambda d: d.replace(missing_index="drop"),
+    "replace by place": lambda d: d.replace("deep", None, None, tz_convert="x"),
     "replace modes": lambda d: d.replace(copy_mode_="deep", nested_=False, tz_convert="x"),
     "replace unknown": lambda d: d.replace(flavour=1).config["flavour"],
     "update config": lambda d: (d.update_config(missing_index="raise"), d.config)[1][
@@ -218,6 +219,11 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "equal": lambda d: [d == d.replace(), d == d.replace(tz_convert="x"), d == 1],
     "loads": lambda d: [type(d).loads(d.dumps()), type(d).loads(d.dumps()) == d],
     "plot": lambda d: d.plot(column="feat0"),
+    "plot by number": lambda d: d.plot(column=1),
+    "plot unknown": lambda d: d.plot(column="nothing"),
+    "plot all": lambda d: d.plot(),
+    "plot options": lambda d: d.plot(column="feat0", width=300, trace_kwargs={"name": "n"}),
+    "plots some": lambda d: d["feat2"].plots(subplots=["plot"], show_titles=False),
     "plot rebased": lambda d: d.plot(column="feat0", base=10),
     "plot single": lambda d: d["feat1"].plot(),
     "plots": lambda d: d.plots(settings={"column": "feat0"}),
@@ -666,3 +672,33 @@ def test_every_way_to_data_is_as_in_vectorbt(name: str) -> None:
     theirs, found = outcome(lambda: FREE[name](vectorbt)), outcome(lambda: FREE[name](vbt))
     assert found.keys() == theirs.keys(), (found, theirs)
     assert_same(found, theirs)
+
+
+def methods(cls: type) -> dict[str, Any]:
+    """Give the public methods of a class."""
+    found = {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
+    return {name: one for name, one in found.items() if callable(one)}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (vbt.Data, vectorbt.Data),
+        (type(vbt.Data.from_data({"x": np.ones(2)}).wrapper), vectorbt.ArrayWrapper),
+        (vbt.Portfolio, vectorbt.Portfolio),
+        (vbt.PF, vectorbt.Portfolio),
+    ],
+    ids=["Data", "Wrapper", "Portfolio", "PF"],
+)
+def test_every_method_takes_the_arguments_of_vectorbts(ours: type, theirs: type) -> None:
+    """By place and by name; so code written for theirs can call ours."""
+    assert methods(ours).keys() >= methods(theirs).keys()
+    for name, method in methods(theirs).items():
+        wanted = inspect.signature(method).parameters.values()
+        by_place = [one for one in wanted if one.kind is one.POSITIONAL_OR_KEYWORD]
+        by_name = [one.name for one in wanted if one.kind is one.KEYWORD_ONLY]
+        taken = inspect.signature(getattr(ours, name))
+        taken.bind(*by_place, **dict.fromkeys(by_name))
+        first = by_place[:1] if "self" in (one.name for one in by_place[:1]) else []
+        names = [one.name for one in by_place if one not in first]
+        taken.bind(*first, **dict.fromkeys([*names, *by_name]))

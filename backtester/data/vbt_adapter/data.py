@@ -475,14 +475,11 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     def plot(self, column: Any = None, base: float | None = None, **kwargs: Any) -> Any:
         """Plot one column of every symbol; the closes when none is named."""
-        if (
-            column is None
-            and self.wrapper.ndim > 1
-            and position_of(self.features, "Close") is not None
-        ):
-            column = "Close"
-        if column is not None:
-            column = self.features[self._position(column)]
+        if column is None and self.wrapper.ndim > 1:
+            column = "Close" if position_of(self.features, "Close") is not None else None
+        at = None if column is None else position_of(self.features, column)
+        if at is not None:  # else VectorBT may know it as a position
+            column = self.features[at]
         return super().plot(column=column, base=base, **kwargs)
 
     # ------------------------------------------------------------------ files
@@ -550,10 +547,10 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     # ------------------------------------------------------------------ inside
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, *modes: Any, **changes: Any) -> Any:
         """Give a changed copy; a note made on its wrapper later is not made on this one's."""
         own = {f"_{n}": changes.pop(n) for n in ("single_key", "fetch_kwargs") if n in changes}
-        changed = super().replace(**{"wrapper": self.wrapper.apart(), **changes})
+        changed = super().replace(*modes, **{"wrapper": self.wrapper.apart(), **changes})
         for name, value in own.items():
             setattr(changed, name, value)
         return changed

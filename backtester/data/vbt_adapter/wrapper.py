@@ -60,9 +60,9 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
         """Name what VectorBT copies and saves beside the arguments."""
         return {"_metadata"}
 
-    def replace(self, **kwargs: Any) -> Wrapper:
+    def replace(self, *modes: Any, **kwargs: Any) -> Wrapper:
         """Give a changed copy; a note made on it later is not made on this one."""
-        other: Wrapper = super().replace(**kwargs)
+        other: Wrapper = super().replace(*modes, **kwargs)
         other._metadata = dict(other._metadata)
         return other
 
