@@ -91,6 +91,8 @@ class SeriesJob:
     answers: list[Answer] = field(default_factory=list)
     silences: list[Interval] = field(default_factory=list)
     """Proven to hold no candle; may reach beyond the page that was asked."""
+    sunk: list[Interval] = field(default_factory=list)
+    """Older than the API reaches; archives may have it."""
     error: DataError | None = None
 
     @property
@@ -156,6 +158,10 @@ class Fetcher:
         if (failure := self._archives.failure) is not None:
             for job in sound:
                 self._fail(job, failure)
+        if self._archives.deep:  # nobody else has it
+            for job in sound:
+                self._sink(job, left[job.symbol])
+            return
         await self._read_all([(job, left[job.symbol]) for job in sound])
 
     async def _read_all(self, parts: list[tuple[SeriesJob, list[Interval]]]) -> None:
@@ -198,8 +204,16 @@ class Fetcher:
         dropped = [part for one in job.intervals if (part := one.intersection(before))]
         if dropped and served is Served.NOT_LISTED:
             dropped = [before]  # proven for all that lies before, whatever was asked
-        self._learn(job, Candles.empty(), [Finding(part, served) for part in dropped])
+        if served is Served.BEYOND_DEPTH and self._archives is not None and self._archives.deep:
+            job.sunk = dropped
+        else:
+            self._learn(job, Candles.empty(), [Finding(part, served) for part in dropped])
         job.intervals = [rest for one in job.intervals for rest in one.subtract([before])]
+
+    def _sink(self, job: SeriesJob, parts: list[Interval]) -> None:
+        """Note what neither the API nor archives have, unless the fetch has failed."""
+        if job.error is None:
+            self._learn(job, Candles.empty(), [Finding(p, Served.BEYOND_DEPTH) for p in parts])
 
     async def _probe(self, job: SeriesJob) -> None:
         """Find a symbol's inception by asking."""

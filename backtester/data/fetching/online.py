@@ -14,7 +14,8 @@ from backtester.data.cache_system.cache_manager import CacheManager, FailedSymbo
 from backtester.data.errors import BadResponseError, DataError, NotServedError, StorageError
 from backtester.data.events import Event, SymbolFailed, Waiting
 from backtester.data.fetching import making
-from backtester.data.fetching.archives.plan import Source
+from backtester.data.fetching.archives.deep import DeepArchive
+from backtester.data.fetching.archives.plan import Source, deep_only, deep_timeframes
 from backtester.data.fetching.archives.source import ArchiveSource
 from backtester.data.fetching.exchange import Exchange
 from backtester.data.fetching.fetcher import Fetcher, SeriesJob, trying
@@ -154,10 +155,11 @@ def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | No
     NotServedError
         They are asked for by name, and it has none.
     """
-    source = task.request.source
+    source, key = task.request.source, task.request.key
     if source is Source.API:
         return None
-    if exchange.archive_url is None:
+    deep = deep_timeframes(exchange.id, key.market_type)
+    if exchange.archive_url is None or (deep_only(exchange.id) and not deep):
         if source is Source.ARCHIVE:
             raise NotServedError(
                 f"{exchange.id} has no archives we know of; name their address as 'archiveUrl' "
@@ -165,11 +167,13 @@ def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | No
                 exchange=exchange.id,
             )
         return None
-    return ArchiveSource(
+    if deep_only(exchange.id) and str(key.timeframe) not in deep:
+        return None
+    return (DeepArchive if deep else ArchiveSource)(
         exchange,
         exchange.archive_url,
-        task.request.key.timeframe,
-        page_size=exchange.capability.page_of(task.request.key.timeframe),
+        key.timeframe,
+        page_size=exchange.capability.page_of(key.timeframe),
         now_ms=now_ms,
         source=source,
         on_event=task.on_event,

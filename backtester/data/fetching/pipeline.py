@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backtester.data.candles import Answer, Revision, Series
 from backtester.data.errors import (
@@ -23,6 +23,7 @@ from backtester.data.errors import (
     StorageError,
 )
 from backtester.data.events import CandlesRevised, Event, FetchFinished
+from backtester.data.fetching.archives.plan import Source, deep_timeframes, reopened
 from backtester.data.fetching.deriving import Derived, derive, held_by_shorter
 from backtester.data.fetching.making import MADE_OF
 from backtester.data.fetching.planning import missing
@@ -214,12 +215,30 @@ class Task:
         covered = {s: self.known(s).coverage if use_cache else Coverage() for s in wanted}
         for symbol, made in self.derived.items():
             covered[symbol] = covered[symbol].add(made.series.coverage)
+        if use_cache:
+            covered = {s: self._reopened(coverage) for s, coverage in covered.items()}
         gaps = missing(wanted, covered)
         if self.request.only_newer:
             # Where something newer is asked for, the last stored candle is asked for again: one
             # that another program stored while it was forming is mended so.
             return {symbol: [wanted[symbol]] for symbol in gaps}
         return gaps
+
+    def _reopened(self, coverage: Coverage) -> Coverage:
+        """Give coverage without what archives may have that the API does not reach back to."""
+        key, source = self.request.key, self.request.source
+        if str(key.timeframe) not in deep_timeframes(key.exchange, key.market_type):
+            return coverage
+        if source is Source.API:
+            return coverage
+        again = reopened(coverage, _now_ms(), all_of_it=source is Source.ARCHIVE)
+        return Coverage(
+            tuple(
+                replace(span, start=part.start, end=part.end)
+                for span in coverage
+                for part in span.interval.subtract(again)
+            )
+        )
 
     def inception(self, symbol: str) -> int | None:
         """Give the open time of the first candle, if the store knows it, UTC epoch milliseconds.

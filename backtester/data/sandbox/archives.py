@@ -1,16 +1,18 @@
 """Bulk archives of the sandbox: its market as zipped tables with checksums, as Binance's.
 
 The tree is ``data/{spot|futures/um|futures/cm}/{daily|monthly}/klines/{ID}/{interval}/
-{ID}-{interval}-{YYYY-MM[-DD]}.zip`` and a ``.CHECKSUM`` beside each file. A file is made
-when it is asked for, from the market alone, and has the same bytes in every process. What
-is wrong with archives in life is switched on by `ArchiveTree.remove` and its like.
+{ID}-{interval}-{YYYY-MM[-DD]}.zip`` and a ``.CHECKSUM`` beside each file. Beside it stands
+Gate's: ``spot/candlesticks_{interval}/{YYYYMM}/{ID}-{YYYYMM}.csv.gz``. A file is made when it
+is asked for, from the market alone, and has the same bytes in every process. What is wrong
+with archives in life is switched on by `ArchiveTree.remove` and its like.
 
 Formats follow the README and the issues 246, 267, 283 and 386 of the repository
-binance/binance-public-data, read 2026-11.
+binance/binance-public-data, and gate.io/article/21688, read 2026-11.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import re
@@ -41,6 +43,14 @@ _PATH: Final = re.compile(
     r"(?P<name>(?P=id)-(?P=interval)-(?P<label>[0-9]{4}-[0-9]{2}(?:-[0-9]{2})?)\.zip)"
     r"(?P<checksum>\.CHECKSUM)?\Z"
 )
+_GATE: Final = "gate/spot"
+_GATE_PATH: Final = re.compile(
+    r"/spot/candlesticks_(?P<interval>1m|5m|1h|4h|1d)/(?P<label>[0-9]{6})/"
+    r"(?P<name>(?P<id>[A-Z0-9_]+)-(?P=label)\.csv\.gz)\Z"
+)
+_MONTHS: Final = frozenset(f"{month:02}" for month in range(1, 13))
+_GATE_ORDER: Final = (4, 3, 1, 2, 0)
+"""Volume, close, high, low, open: rows of `Bars.table`."""
 _DAY_MS: Final = 86_400_000
 _DAILY_AFTER_MS: Final = 6 * 3_600_000
 """How long after a day's end its file appears."""
@@ -94,6 +104,7 @@ class ArchiveTree:
             "spot": {item.market.id: item for item in spot},
             "futures/um": {item.market.id: item for item in contracts},
             "futures/cm": coinm.listings(contracts),
+            _GATE: {f"{item.market.base}_{item.market.quote}": item for item in spot},
         }
         self._lock = RLock()
         self._files: OrderedDict[str, bytes] = OrderedDict()
@@ -140,7 +151,7 @@ class ArchiveTree:
     # ----------------------------------------------------------------- answering
 
     def family(self, path: str) -> str | None:
-        return "archive" if path.startswith("/data/") else None
+        return "archive" if path.startswith(("/data/", "/spot/candlesticks_")) else None
 
     def limit(self, call: Call) -> int:
         return 1
@@ -161,13 +172,27 @@ class ArchiveTree:
             if packed is None or any(text in asked.name for text in self._removed):
                 return _absent(call)
             if not asked.checksum:
-                return Reply(200, packed, content_type="application/zip")
+                kind = "gzip" if asked.folder == _GATE else "zip"
+                return Reply(200, packed, content_type=f"application/{kind}")
             digest = hashlib.sha256(packed).hexdigest()
             if self._spoils(asked.name):
                 digest = digest[::-1]
         return Reply(200, f"{digest}  {asked.name}\n".encode(), content_type="text/plain")
 
+    def _asked_of_gate(self, path: str) -> _Asked | None:
+        match = _GATE_PATH.match(path)
+        listing = self._listings[_GATE].get(match["id"]) if match else None
+        if match is None or listing is None or match["label"][4:] not in _MONTHS:
+            return None
+        label = f"{match['label'][:4]}-{match['label'][4:]}"
+        start = int(np.datetime64(label, "ms").astype(np.int64))
+        span = Interval(start, Timeframe(1, "M").next(start))
+        timeframe = Timeframe.parse(match["interval"])
+        return _Asked(listing, _GATE, match["id"], timeframe, span, True, match["name"], False)
+
     def _asked(self, path: str) -> _Asked | None:
+        if path.startswith("/spot/"):
+            return self._asked_of_gate(path)
         match = _PATH.match(path)
         listing = self._listings[match["folder"]].get(match["id"]) if match else None
         if match is None or listing is None:
@@ -197,7 +222,10 @@ class ArchiveTree:
             bars = self._bars(asked)
             if not len(bars):
                 return None
-            packed = _packed(asked.name, _table(bars, asked))
+            if asked.folder == _GATE:
+                packed = gzip.compress(_gate_table(bars), compresslevel=1, mtime=0)
+            else:
+                packed = _packed(asked.name, _table(bars, asked))
             self._files[path] = packed
             while sum(map(len, self._files.values())) > _KEPT_BYTES:
                 self._files.popitem(last=False)
@@ -261,6 +289,8 @@ def _spelled(timeframe: Timeframe) -> str:
 
 
 def _published_ms(asked: _Asked) -> int:
+    if asked.folder == _GATE:
+        return asked.span.end + _DAY_MS
     if not asked.monthly:
         return asked.span.end + _DAILY_AFTER_MS
     after = np.datetime64(asked.span.end, "ms").astype("datetime64[D]")
@@ -317,6 +347,20 @@ def _table(bars: Bars, asked: _Asked) -> bytes:
         if at == 4:
             parts += [comma, integers(closed)]
     return header + lines([*parts, literal(b",0\n", size)])
+
+
+def _gate_table(bars: Bars) -> bytes:
+    comma = literal(b",", len(bars))
+    parts: list[NDArray[np.uint8]] = [integers(bars.open_time // 1000)]
+    for at in _GATE_ORDER:
+        values = bars.table[at]
+        spelled = (
+            [_text(values)]
+            if bars.decimals is None
+            else decimals(values, bars.decimals[at], bars.decimals[at])
+        )
+        parts += [comma, *spelled]
+    return lines([*parts, literal(b"\n", len(bars))])
 
 
 def _close_times(open_time: NDArray[np.int64], timeframe: Timeframe) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from backtester.data.candles import Candles
 from backtester.data.errors import OptionError
-from backtester.data.model import Interval, Market, MarketType, Timeframe
+from backtester.data.model import Interval, Market, MarketType, Served, Span, Timeframe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,14 +33,27 @@ __all__ = [
     "archive_url",
     "archived",
     "choose",
+    "deep_only",
+    "deep_timeframes",
     "folder_of",
     "monthly_from",
     "proven",
+    "reopened",
     "sample",
+    "sunken_files",
 ]
 
 _PUBLIC: Final = "https://data.binance.vision"
-_ADDRESSES: Final = {"binance": _PUBLIC, "binanceusdm": _PUBLIC, "binancecoinm": _PUBLIC}
+_ADDRESSES: Final = {
+    "binance": _PUBLIC,
+    "binanceusdm": _PUBLIC,
+    "binancecoinm": _PUBLIC,
+    "gate": "https://download.gatedata.org",
+}
+_DEEP: Final = {("gate", MarketType.SPOT): frozenset(("1m", "5m", "1h", "4h"))}
+"""Archives that are asked for nothing but what the API does not reach back to."""
+_DEEP_AFTER_DAYS: Final = 3
+"""How long after a month its file in such archives is counted on."""
 _DAY: Final = Timeframe(1, "d")
 _MONTH: Final = Timeframe(1, "M")
 _DAY_MS: Final = _DAY.typical_ms
@@ -158,6 +171,50 @@ def monthly_from(month_end: int) -> int:
     day = month_end // _DAY_MS
     weekday = (day + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
     return (day + -weekday % 7 + 1) * _DAY_MS
+
+
+# --------------------------------------------------------------------------- beyond the API
+
+
+def deep_timeframes(exchange_id: str, market_type: MarketType) -> frozenset[str]:
+    """Give the timeframes whose candles archives have from before the API's depth; mostly none."""
+    return _DEEP.get((exchange_id, market_type), frozenset())
+
+
+def deep_only(exchange_id: str) -> bool:
+    """Tell whether an exchange's archives are asked for nothing that its API has."""
+    return any(exchange == exchange_id for exchange, _ in _DEEP)
+
+
+def sunken_files(intervals: Sequence[Interval], now_ms: int) -> list[ArchiveFile]:
+    """Give the months' files that are out, the newest first: older ones may be before a listing."""
+    months = _spans(intervals, _MONTH)
+    return [month for month in reversed(months) if _deep_from(month) <= now_ms]
+
+
+def reopened(coverage: Iterable[Span], now_ms: int, *, all_of_it: bool) -> list[Interval]:
+    """Give what counts as beyond the API's depth, and is worth another look at the archives.
+
+    Parameters
+    ----------
+    coverage : iterable of Span
+    now_ms : int
+        UTC epoch milliseconds.
+    all_of_it : bool
+        Or only the months whose file has come out since the look that found nothing.
+    """
+    return [
+        part
+        for span in coverage
+        if span.served is Served.BEYOND_DEPTH
+        for month in _spans([span.interval], _MONTH)
+        if all_of_it or span.asked_ms < _deep_from(month) <= now_ms
+        for part in month.wanted
+    ]
+
+
+def _deep_from(month: ArchiveFile) -> int:
+    return month.span.end + _DEEP_AFTER_DAYS * _DAY_MS
 
 
 # --------------------------------------------------------------------------- choosing files

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["VOLUME", "VOLUME_COIN_MARGINED", "read", "verify"]
+__all__ = ["VOLUME", "VOLUME_COIN_MARGINED", "read", "read_gate", "verify"]
 
 VOLUME: Final = 5
 VOLUME_COIN_MARGINED: Final = 7
 """The column that counts base units where the other counts contracts."""
 
 _COLUMNS: Final = 12
+_GATE_COLUMNS: Final = 6
+_GATE: Final = (5, 3, 4, 2, 1)
+"""Where Gate has open, high, low, close and volume."""
+_GZIP: Final = 16 + zlib_ng.MAX_WBITS
 _COMMA, _NEWLINE = b",\n"
 _FROM_MICROSECONDS: Final = 10**14
 """As milliseconds this is the year 5138; as microseconds 1973."""
@@ -104,12 +108,57 @@ def read(
         It is not a zip of one table, or a candle in it breaks a rule (`candles.check`).
     """
     try:
-        parts = [_table(rows, volume_column) for rows in _blocks(packed)]
-        times = np.concatenate([part[0] for part in parts] or [np.empty(0, np.int64)])
-        values = np.concatenate([part[1] for part in parts] or [np.empty((0, 5), np.float64)])
+        wanted = [1, 2, 3, 4, volume_column]
+        times, values = _joined(_table(rows, _COLUMNS, wanted) for rows in _blocks(packed))
         return check(_milliseconds(times), values, timeframe, span)
     except (CandleError, BadResponseError, ValueError) as error:
         raise BadResponseError(f"{name}: {error}") from error
+
+
+def read_gate(packed: bytes, name: str, timeframe: Timeframe, span: Interval) -> Candles:
+    """Read the candles of one of Gate's files: seconds, volume, close, high, low, open.
+
+    Parameters
+    ----------
+    packed : bytes
+    name : str
+        Its name, for the sentence.
+    timeframe : Timeframe
+    span : Interval
+        The month it is of.
+
+    Returns
+    -------
+    Candles
+        Those inside `span`.
+
+    Raises
+    ------
+    BadResponseError
+        It is not gzip of such a table, or cut, or a candle in it breaks a rule.
+    """
+    try:
+        blocks = _whole_rows(_gunzipped(packed))
+        times, values = _joined(_table(rows, _GATE_COLUMNS, [*_GATE]) for rows in blocks)
+        return check(times * 1000, values, timeframe, span)
+    except (CandleError, BadResponseError, ValueError, _DEFLATE_ERROR) as error:
+        raise BadResponseError(f"{name}: {error}") from error
+
+
+def _gunzipped(packed: bytes) -> Iterator[bytes]:
+    inflate = zlib_ng.decompressobj(_GZIP)
+    for at in range(0, len(packed), _PIECE):
+        yield inflate.decompress(packed[at : at + _PIECE])
+    if not inflate.eof:  # its own checksum is compared at the end
+        raise BadResponseError("is no sound gzip file: it ends early")
+
+
+def _joined(
+    parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    read = list(parts)
+    times = np.concatenate([part[0] for part in read] or [np.empty(0, np.int64)])
+    return times, np.concatenate([part[1] for part in read] or [np.empty((0, 5), np.float64)])
 
 
 def _blocks(packed: bytes) -> Iterator[bytes]:
@@ -171,18 +220,20 @@ def _whole_rows(pieces: Iterable[bytes]) -> Iterator[bytes]:
 # --------------------------------------------------------------------------- text to numbers
 
 
-def _table(rows: bytes, volume_column: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _table(
+    rows: bytes, width: int, wanted: list[int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Read the open times, (n,), and the five columns of candles, (n, 5)."""
     text = rows.replace(b"\r", b"")
     characters = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(characters <= _COMMA)  # digits and the point are all above
-    if len(ends) % _COLUMNS:
-        raise BadResponseError(f"is not a table of {_COLUMNS} columns")
-    marks = characters[ends].reshape(-1, _COLUMNS)
+    if len(ends) % width:
+        raise BadResponseError(f"is not a table of {width} columns")
+    marks = characters[ends].reshape(-1, width)
     if (marks[:, :-1] != _COMMA).any() or (marks[:, -1] != _NEWLINE).any():
-        raise BadResponseError(f"is not a table of {_COLUMNS} columns")
-    rows_ends = ends.reshape(-1, _COLUMNS)
-    numbers, wanted = Decimals(text), [1, 2, 3, 4, volume_column]
+        raise BadResponseError(f"is not a table of {width} columns")
+    rows_ends = ends.reshape(-1, width)
+    numbers = Decimals(text)
     times = numbers.whole(np.concatenate(([0], rows_ends[:-1, -1] + 1)), rows_ends[:, 0])
     begin, end = rows_ends[:, [column - 1 for column in wanted]].T + 1, rows_ends[:, wanted].T
     return times, numbers.columns(begin, np.ascontiguousarray(end))

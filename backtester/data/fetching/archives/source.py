@@ -90,7 +90,7 @@ class Connection(Protocol):
 
 
 class ArchiveSource:
-    """The archives of one exchange for one fetch.
+    """The archives of one exchange for one fetch; what they do not prove is left to the API.
 
     Parameters
     ----------
@@ -138,6 +138,9 @@ class ArchiveSource:
         self._reading = asyncio.Lock()
         self.requests = 0
         """Requests sent to the archives; samples go to the API and are counted there."""
+
+    deep = False
+    """Whether they are asked for what the API does not reach back to, and for nothing else."""
 
     def plan(self, job: SeriesJob) -> None:
         """Take what files cover off a job's intervals, to be fetched from them."""
@@ -239,7 +242,8 @@ class ArchiveSource:
             self._unreachable = error
         missing = isinstance(error, NotServedError)
         level = logging.INFO if missing else logging.WARNING
-        _log.log(level, "%s: archive not used, the API is asked instead: %s", symbol, error)
+        instead = "nobody else has it" if self.deep else "the API is asked instead"
+        _log.log(level, "%s: archive not used, %s: %s", symbol, instead, error)
         self._refuse(symbol, name, str(error))
         self._on_event(ArchiveLeft(symbol, name, str(error)))
 
