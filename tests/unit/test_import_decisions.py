@@ -18,7 +18,7 @@ from backtester.data.importing.columns import (
     time_column,
     times_of_texts,
 )
-from backtester.data.importing.found import Rows, Said
+from backtester.data.importing.found import NO_TIME, Rows, Said
 from backtester.data.importing.merging import news_of
 from backtester.data.importing.names import closed_period, said_by_key, said_by_name, unified
 from backtester.data.importing.screening import screen
@@ -174,12 +174,36 @@ def test_a_file_may_change_its_unit_in_the_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    "cells", [["01/02/2024"], ["7"], ["yesterday"], ["1704067200000001"], ["2024-13-01"], [""]]
+    "cells", [["01/02/2024"], ["yesterday"], ["2024-13-01"], [""], ["x", "y", "1704067200"]]
 )
 def test_what_could_be_another_time_is_refused(cells: list[str]) -> None:
-    """Two readings, or none, is no time."""
-    with pytest.raises(CandleError):
+    """Two readings, or none, is no time; where most are that, the whole is no table."""
+    with pytest.raises(CandleError, match="neither counts since 1970 nor ISO"):
         times_of_texts(cells)
+
+
+def test_a_single_bad_time_costs_its_row_only() -> None:
+    """Whatever the others are written in."""
+    assert times_of_texts(["1704067200", "x", "1704070800"]).tolist() == [
+        START, NO_TIME, START + HOUR,
+    ]  # fmt: skip
+    assert times_of_texts(["2024-01-01", "2024-01-32", "2024-01-02"]).tolist() == [
+        START, NO_TIME, START + DAY,
+    ]  # fmt: skip
+    mixed = ["1704067200000001", str(2**70), "1704067200", "2024-01-01"]
+    assert times_of_texts(mixed).tolist() == [NO_TIME, NO_TIME, START, START]
+    found = table(candles_at(hours(0, 9)))
+    found.open_time[[2, 5]] = NO_TIME, START // 10  # a digit is missing
+    outcome = screened(found)
+    assert outcome.skipped == {"no time of a candle": 2}
+    assert outcome.candles.open_time.tolist() == [START + h * HOUR for h in (0, 1, 3, 4, 6, 7, 8)]
+
+
+def test_row_numbers_are_no_times() -> None:
+    """A table whose index was lost has none."""
+    found = Rows(np.arange(9), candles_at(hours(0, 9)).values.copy())
+    with pytest.raises(CandleError, match="no time that a candle could have"):
+        screened(found)
 
 
 def test_times_of_arrays() -> None:
@@ -188,11 +212,13 @@ def test_times_of_arrays() -> None:
         moment = np.array([START], "datetime64[ms]").astype(f"datetime64[{unit}]")
         assert ticks_of(moment).tolist() == [START]
     assert ticks_of(np.array([START / 1000])).tolist() == [START]
-    for bad in (np.array(["NaT"], "datetime64[ns]"), np.array([np.nan]), np.array([True])):
-        with pytest.raises(CandleError):
-            ticks_of(bad)
-    with pytest.raises(CandleError, match="between two"):
-        milliseconds(np.array([1]), "us")
+    for unit in ("s", "ms", "us", "ns"):
+        assert ticks_of(np.array(["NaT"], f"datetime64[{unit}]")).tolist() == [NO_TIME]
+    assert ticks_of(np.array([np.nan, np.inf, 0.5, 1e300])).tolist() == [NO_TIME] * 4
+    assert milliseconds(np.array([1]), "us").tolist() == [NO_TIME]
+    assert milliseconds(np.array([2**62, -(2**62)]), "s").tolist() == [NO_TIME] * 2
+    with pytest.raises(CandleError, match="of type bool"):
+        ticks_of(np.array([True]))
 
 
 def test_numbers_have_the_bits_of_float() -> None:

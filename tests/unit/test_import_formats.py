@@ -17,7 +17,7 @@ import pytest
 
 from backtester.data.candles import COLUMNS, Candles
 from backtester.data.errors import CorruptDatasetError, OptionError
-from backtester.data.importing.found import Found
+from backtester.data.importing.found import NO_TIME, Found
 from backtester.data.importing.opening import files_in, series_in
 from backtester.data.model import MarketType, Timeframe
 from backtester.data.storage.pickle_file import PickleStore
@@ -266,6 +266,23 @@ def test_tables_inside_compressed_files(tmp_path: Path) -> None:
     found = series(tmp_path / "x.zip")
     assert list(found) == ["x.parquet", "x.feather", "x.h5/BTC_USDT"]
     assert all(same(one) for one in found.values())
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "count", "text"])
+def test_rows_without_a_time_keep_the_others(kind: str, tmp_path: Path) -> None:
+    """A null is no time; the other numbers lose no digit to it."""
+    pytest.importorskip("pyarrow")
+    table = flat().astype({"date": "datetime64[ns, UTC]"})
+    if kind == "count":
+        table["date"] = table["date"].astype("int64").astype("Int64")
+    if kind == "text":
+        table["date"] = table["date"].astype(str)
+    table.loc[3, "date"] = None
+    table.to_parquet(tmp_path / "x.parquet")
+    rows = only(tmp_path / "x.parquet").rows
+    assert rows is not None
+    expected = CANDLES.open_time.tolist()
+    assert rows.open_time.tolist() == [*expected[:3], NO_TIME, *expected[4:]]
 
 
 def test_single_precision_is_widened_exactly(tmp_path: Path) -> None:
@@ -524,6 +541,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "random": lambda: np.random.default_rng(1).bytes(4000),
     "words": lambda: b"hello world\n" * 20,
     "one long line": lambda: b"1," * 200_000,
+    "returns alone": lambda: b"time,open,high\rlow,close,volume,n\n",
     "latin": lambda: "timestamp,open,high,low,close,völume\n".encode("latin-1"),
     "pickled code": lambda: pickle.dumps(Evil(), protocol=4),
     "old pickle": lambda: pickle.dumps({"a": 1}, protocol=2),

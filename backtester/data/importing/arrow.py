@@ -22,7 +22,7 @@ from backtester.data.importing.columns import (
     time_column,
     times_of_texts,
 )
-from backtester.data.importing.found import NOTHING_SAID, Found, Rows, Said
+from backtester.data.importing.found import NO_TIME, NOTHING_SAID, Found, Rows, Said
 from backtester.data.importing.names import other_than_candles, said_by_name
 from backtester.data.importing.opening import Content, unreadable
 from backtester.data.model import DatasetKey
@@ -140,18 +140,23 @@ def _rows(names: Sequence[str], batches: Any, size: int, where: str) -> Rows:
 def _times(column: Any) -> Any:
     import pyarrow as pa
 
-    if column.null_count:
-        raise CandleError("it has rows without a time")
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return times_of_texts(column.to_pylist())
+        return times_of_texts([cell or "" for cell in column.to_pylist()])
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
     if pa.types.is_timestamp(column.type):  # a zone changes how it is shown, not when it is
-        ticks = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        return milliseconds(ticks, column.type.unit)
+        return milliseconds(_whole_numbers(column), column.type.unit)
+    if pa.types.is_signed_integer(column.type):
+        return milliseconds(_whole_numbers(column))
     return ticks_of(column.to_numpy(zero_copy_only=False))
+
+
+def _whole_numbers(column: Any) -> Any:
+    import pyarrow as pa
+
+    return column.cast(pa.int64()).fill_null(NO_TIME).to_numpy(zero_copy_only=False)
 
 
 def _values(column: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from backtester.data.candles import COLUMNS
 from backtester.data.errors import CandleError
+from backtester.data.importing.found import NO_TIME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,8 +41,10 @@ _VALUE_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 _PER_MS = {"us": 1_000, "ns": 1_000_000}
 _MS_PER = {"s": 1_000, "ms": 1}
-_SECONDS, _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**8, 10**11, 10**14, 10**17
+_MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**11, 10**14, 10**17
 """From which number on a count since the epoch is one of these: all begin in 1973."""
+_EXACT = 1 << 53
+_MOST = 2.0**63
 _ZONE = re.compile(r"(?:Z|z| ?UTC|[+-]00:?00)\Z")
 _ISO = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?)?\Z"
@@ -113,7 +117,7 @@ def _base_volume(normal: Sequence[str], symbol: str | None) -> int | None:
 
 
 def milliseconds(ticks: NDArray[np.int64], unit: str | None = None) -> NDArray[np.int64]:
-    """Turn counts since the epoch into milliseconds.
+    """Turn counts since the epoch into milliseconds; `NO_TIME` for those between two.
 
     Parameters
     ----------
@@ -121,29 +125,20 @@ def milliseconds(ticks: NDArray[np.int64], unit: str | None = None) -> NDArray[n
     unit : str, optional
         ``s``, ``ms``, ``us`` or ``ns``; told from each number's size when not given, since
         files change it within (Binance's from 2025 on).
-
-    Raises
-    ------
-    CandleError
-        Some are no times, or stand between two milliseconds.
     """
     ticks = ticks.astype(np.int64)
     if unit in _MS_PER:
-        if (np.abs(ticks) > 2**53).any():
-            raise CandleError("it has times beyond all times")
-        return ticks * _MS_PER[unit]
+        far = (ticks > _EXACT) | (ticks < -_EXACT)
+        return np.where(far, NO_TIME, np.where(far, 0, ticks) * _MS_PER[unit])
     if unit is None:
-        if ticks.size and int(ticks.min()) < _SECONDS:
-            raise CandleError(f"its times are not counted since 1970: one is {int(ticks.min())}")
         per = np.select(
             [ticks >= _NANOSECONDS, ticks >= _MICROSECONDS], [_PER_MS["ns"], _PER_MS["us"]], 1
         )
-        ticks = np.where(ticks < _MILLISECONDS, ticks * 1000, ticks)
+        small = (ticks >= 0) & (ticks < _MILLISECONDS)
+        ticks = np.where(small, np.where(small, ticks, 0) * 1000, ticks)
     else:
         per = np.full(ticks.shape, _PER_MS[unit])
-    if (ticks % per).any():
-        raise CandleError("it has times between two milliseconds")
-    return np.asarray(ticks // per)
+    return np.where(ticks % per != 0, NO_TIME, ticks // per)
 
 
 def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
@@ -164,31 +159,28 @@ def _number(cell: str) -> float:
 def times_of_texts(cells: Sequence[str]) -> NDArray[np.int64]:
     """Read texts as times, UTC epoch milliseconds: counts since the epoch or ISO dates.
 
-    A date without a zone is UTC.
+    A date without a zone is UTC. What is neither becomes `NO_TIME`.
 
     Raises
     ------
     CandleError
-        For anything else, such as ``01/02/2024``, which could be two days.
+        Most are neither, such as ``01/02/2024``, which could be two days.
     """
-    if not cells:
-        return np.empty(0, np.int64)
-    if re.fullmatch(r"[0-9]+(?:\.0*)?", cells[0].strip()):
-        try:
-            return milliseconds(np.array(list(map(int, map(_whole, cells))), np.int64))
-        except (ValueError, OverflowError) as error:
-            if isinstance(error, CandleError):
-                raise
-            raise CandleError(f"it has times that are no whole numbers: {error}") from error
+    with suppress(ValueError, OverflowError):
+        return milliseconds(np.array(list(map(int, map(_whole, cells))), np.int64))
     bare = [_ZONE.sub("", cell.strip()) for cell in cells]
     if all(map(_ISO.match, bare)):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                return np.array(bare, "datetime64[us]").astype(np.int64) // 1_000
-        except (ValueError, Warning) as error:
-            raise CandleError(f"it has dates that are none: {error}") from error
-    return np.array([_iso_with_zone(cell.strip()) for cell in cells], np.int64)
+        with suppress(ValueError, UserWarning), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return np.array(bare, "datetime64[us]").astype(np.int64) // 1_000
+    times = [_time_of_text(cell.strip()) for cell in cells]
+    unread = [cell for cell, time in zip(cells, times, strict=True) if time == NO_TIME]
+    if 2 * len(unread) > len(cells):
+        raise CandleError(
+            "its times are neither counts since 1970 nor ISO dates (2024-01-31 10:00), such as "
+            f"{unread[0][:40]!r}"
+        )
+    return np.array(times, np.int64)
 
 
 def _whole(cell: str) -> str:
@@ -196,29 +188,32 @@ def _whole(cell: str) -> str:
     return cell.strip().rstrip("0").removesuffix(".") if "." in cell else cell
 
 
-def _iso_with_zone(cell: str) -> int:
+def _time_of_text(cell: str) -> int:
+    with suppress(ValueError, OverflowError):
+        return int(milliseconds(np.array([int(_whole(cell))], np.int64))[0])
     try:
         moment = datetime.fromisoformat(cell)
     except ValueError:
-        raise CandleError(
-            f"it has a date that is not ISO (2024-01-31 10:00) and not a count: {cell[:40]!r}"
-        ) from None
+        return NO_TIME
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
 
 
 def ticks_of(values: Any) -> NDArray[np.int64]:
-    """Read an array of whole numbers or of NumPy's datetimes as milliseconds."""
+    """Read an array of whole numbers or of NumPy's datetimes as milliseconds.
+
+    Raises
+    ------
+    CandleError
+        It is of another type.
+    """
     array = np.asarray(values)
     if array.dtype.kind == "M":
-        if np.isnat(array).any():
-            raise CandleError("it has rows without a time")
-        unit = np.datetime_data(array.dtype)[0]
-        return milliseconds(array.astype(np.int64), unit)
+        return milliseconds(array.astype(np.int64), np.datetime_data(array.dtype)[0])
     if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or (array % 1).any():
-            raise CandleError("it has times that are not whole numbers")
-        array = array.astype(np.int64)
+        whole = np.isfinite(array) & (np.abs(array) < _MOST)
+        whole[whole] = array[whole] % 1 == 0
+        return np.where(whole, milliseconds(np.where(whole, array, 0).astype(np.int64)), NO_TIME)
     if array.dtype.kind not in "iu":
         raise CandleError(f"its times are of type {array.dtype}")
     return milliseconds(array.astype(np.int64))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["NOTHING_SAID", "Found", "Rows", "Said"]
+__all__ = ["NOTHING_SAID", "NO_TIME", "Found", "Rows", "Said"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Said:
 
 
 NOTHING_SAID = Said()
+NO_TIME = -(1 << 63)
+"""In place of a time that cannot be read; NumPy's NaT is the same number."""
 _NAMELESS = PurePath()
 
 
@@ -56,7 +58,7 @@ class Rows:
     """Candles as a file has them: in any order, perhaps padded, unchecked."""
 
     open_time: NDArray[np.int64]
-    """UTC epoch milliseconds, shape (n,)."""
+    """UTC epoch milliseconds, shape (n,); `NO_TIME` where the file has none."""
     values: NDArray[np.float64]
     """Shape (n, 5), columns as in `COLUMNS`; NaN where the file has no number."""
 

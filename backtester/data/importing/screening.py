@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Screened", "screen"]
 
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
+_EARLIEST_MS = 1_230_768_000_000
+"""2009-01-01: Bitcoin is younger. A count with a digit less is some time in the seventies."""
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -48,7 +50,7 @@ def screen(rows: Rows, timeframe: Timeframe, *, now_ms: int, last_is_closed: boo
     ------
     CandleError
         The whole cannot be candles of this timeframe: they stand closer or further apart,
-        all off its grid, or one time has two different candles.
+        all off its grid, most without a time, or one time has two different candles.
     """
     skipped: dict[str, int] = {}
     kept = rows
@@ -63,6 +65,9 @@ def screen(rows: Rows, timeframe: Timeframe, *, now_ms: int, last_is_closed: boo
     leave_out("padding", np.asarray(np.isnan(kept.values).all(axis=1)))
     if not len(kept):
         return Screened(Candles.empty(), skipped)
+    leave_out("no time of a candle", kept.open_time < _EARLIEST_MS)
+    if 2 * skipped.get("no time of a candle", 0) > len(rows) or not len(kept):
+        raise CandleError("most of its rows have no time that a candle could have")
     kept = _sorted(kept)
     leave_out("there twice", _repeats(kept))
     _require_spacing(kept.open_time, timeframe)

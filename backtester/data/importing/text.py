@@ -84,7 +84,10 @@ def _first_row(content: Content) -> tuple[bytes, list[str], str]:
         delimiter = max(_DELIMITERS, key=text.count)
         if line.startswith(b"#") or text.count(delimiter) < len(COLUMNS):
             continue
-        cells = next(csv.reader([text], delimiter=delimiter))
+        try:
+            cells = next(csv.reader([text], delimiter=delimiter))
+        except csv.Error as error:
+            raise unreadable(content.where, f"it is not a table of text ({error})") from error
         return line, [cell.strip() for cell in cells], delimiter
     raise unreadable(
         content.where, "it is neither a known format nor a table of six columns or more"
