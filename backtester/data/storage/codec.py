@@ -402,8 +402,9 @@ class Chunk:
 def _sense() -> Iterator[None]:
     """Say of what numpy and Python stumble over that the chunk does not make sense."""
     try:
-        yield
-    except (ValueError, IndexError, OverflowError) as error:
+        with np.errstate(all="ignore"):  # nonsense is not news
+            yield
+    except (ValueError, IndexError, OverflowError, TypeError) as error:
         raise UnreadableError(f"a chunk does not make sense ({error})") from error
 
 

@@ -80,6 +80,8 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what the operating system says about a write into our error."""
     try:
         yield
+    except DatasetWriteError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise DatasetWriteError(f"cannot write {path}: {reason}", path=str(path)) from error
@@ -171,7 +173,7 @@ def _keep(path: Path, labels: Iterable[str]) -> Path:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed writers of `path` left half written; call under its lock."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+    for leftover in path.parent.glob(f".{path.name}.*.tmp*"):
         with suppress(OSError):
             leftover.unlink()
 

@@ -228,8 +228,6 @@ class GrowingStore:
     def _retire(self, key: DatasetKey, form: Storage) -> list[str]:
         """Give the files of a form that a dataset no longer has other names."""
         if form is Storage.SQLITE:
-            self._sqlite.close(key)
-            paths = [self._sqlite.path(key)]
-        else:
-            paths = [self._pickles.path(key), self._pickles.journal_path(key)]
+            return [self._sqlite.retire(key).name]
+        paths = [self._pickles.path(key), self._pickles.journal_path(key)]
         return [files.retire(path).name for path in paths if path.exists()]

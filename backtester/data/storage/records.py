@@ -11,7 +11,7 @@ Layout of a record, all integers little-endian::
     spans     start i64 · end i64 · asked_ms i64 · served u8 (see `_SERVED`)
     segments  first open time i64 · last open time i64 · rows u32 · chunk id i64
     tail      open time i64 · float64 per column, row after row
-    end       crc32 u32 of all before it, begun with the crc32 of the symbol's name
+    end       crc32 u32 of all before it, begun with the crc32 of the record's name
 """
 
 from __future__ import annotations
@@ -261,8 +261,8 @@ def firsts(segments: Sequence[Segment]) -> NDArray[np.int64]:
 # --------------------------------------------------------------------------- bytes
 
 
-def write_record(record: Record, symbol: str) -> bytes:
-    """Write a record so that it can only be read as this symbol's."""
+def write_record(record: Record, name: bytes) -> bytes:
+    """Write a record so that it can only be read under this name: its dataset's and symbol's."""
     parts = [
         _HEAD.pack(
             _VERSION, _WIDTH, len(record.coverage.spans), len(record.segments), record.tail_rows,
@@ -272,18 +272,18 @@ def write_record(record: Record, symbol: str) -> bytes:
     parts += (_SPAN.pack(s.start, s.end, s.asked_ms, _NUMBERS[s.served]) for s in record.coverage)
     parts += (_SEGMENT.pack(s.first, s.last, s.rows, s.chunk) for s in record.segments)
     parts.append(record.tail)
-    return _sealed(b"".join(parts), symbol)
+    return _sealed(b"".join(parts), name)
 
 
-def read_record(data: bytes, symbol: str) -> Record:
+def read_record(data: bytes, name: bytes) -> Record:
     """Read a record back, trusting nothing in it.
 
     Raises
     ------
     UnreadableError
-        It is damaged, another symbol's, or of a later version.
+        It is damaged, of another name, of a later version, or contradicts itself.
     """
-    _unseal(data, symbol)
+    _unseal(data, name)
     try:
         _, _, spans, segments, rows, revisions, candles, first, last = _head(data)
         at = _HEAD.size
@@ -296,29 +296,48 @@ def read_record(data: bytes, symbol: str) -> Record:
     if len(data) != end + rows * _ROW.itemsize + _CRC.size:
         raise UnreadableError("its record is of another length than it says")
     tail = data[end : -_CRC.size]
+    if not _consistent(covered, held, tail, (candles, first, last)):
+        raise UnreadableError("its record contradicts itself")
     record = Record(Coverage(covered), held, tail, candles, first, last, revisions)
     return record if candles else replace(record, first_ms=None, last_ms=None)
 
 
-def read_summary(data: bytes, symbol: str) -> SymbolSummary:
+def _consistent(
+    spans: Sequence[Span], segments: Sequence[Segment], tail: bytes, totals: tuple[int, int, int]
+) -> bool:
+    """Tell whether all is in order and adds up, as in every record that we write."""
+    times = np.frombuffer(tail, _ROW)["time"]
+    rows = sum(segment.rows for segment in segments) + len(times)
+    begins = [segment.first for segment in segments] + times[:1].tolist()
+    ends = [segment.last for segment in segments] + times[-1:].tolist()
+    return (
+        totals == (rows, begins[0] if begins else 0, ends[-1] if ends else 0)
+        and all(0 < one.rows <= one.last - one.first + 1 for one in segments)
+        and all(end < begin for end, begin in zip(ends, begins[1:], strict=False))
+        and bool((times[1:] > times[:-1]).all())
+        and all(one.end <= other.start for one, other in pairwise(spans))
+    )
+
+
+def read_summary(data: bytes, name: bytes) -> SymbolSummary:
     """Read of a record what a summary tells; errors as in `read_record`."""
-    _unseal(data, symbol)
+    _unseal(data, name)
     *_, candles, first, last = _head(data)
     return SymbolSummary(candles, first, last) if candles else SymbolSummary(0, None, None)
 
 
-def write_revisions(revisions: Iterable[Revision], symbol: str) -> bytes:
+def write_revisions(revisions: Iterable[Revision], name: bytes) -> bytes:
     """Write revisions: open time, old and new values, and when each was answered."""
     rows = (
         _REVISION.pack(r.open_time, *r.old, *r.new, r.old_asked_ms, r.new_asked_ms)
         for r in revisions
     )
-    return _sealed(b"".join(rows), symbol)
+    return _sealed(b"".join(rows), name)
 
 
-def read_revisions(data: bytes, symbol: str) -> tuple[Revision, ...]:
+def read_revisions(data: bytes, name: bytes) -> tuple[Revision, ...]:
     """Read revisions back; errors as in `read_record`."""
-    _unseal(data, symbol)
+    _unseal(data, name)
     if (len(data) - _CRC.size) % _REVISION.size:
         raise UnreadableError("its revisions are cut short")
     return tuple(
@@ -347,17 +366,13 @@ def _checked(start: int, end: int) -> tuple[int, int]:
     return interval.start, interval.end
 
 
-def _sealed(data: bytes, symbol: str) -> bytes:
-    return data + _CRC.pack(crc32(data, _seed(symbol)))
+def _sealed(data: bytes, name: bytes) -> bytes:
+    return data + _CRC.pack(crc32(data, crc32(name)))
 
 
-def _unseal(data: bytes, symbol: str) -> None:
+def _unseal(data: bytes, name: bytes) -> None:
     if len(data) < _CRC.size:
         raise UnreadableError("its record is cut short")
     view = memoryview(data)
-    if crc32(view[: -_CRC.size], _seed(symbol)) != _CRC.unpack(view[-_CRC.size :])[0]:
+    if crc32(view[: -_CRC.size], crc32(name)) != _CRC.unpack(view[-_CRC.size :])[0]:
         raise UnreadableError("its record fails its checksum")
-
-
-def _seed(symbol: str) -> int:
-    return crc32(symbol.encode("utf-8", "surrogatepass"))

@@ -8,7 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from backtester.data.candles import COLUMNS, Answer, Candles, Revision, Series, merge
-from backtester.data.errors import CorruptDatasetError
+from backtester.data.errors import CorruptDatasetError, DatasetTooLargeError
 from backtester.data.model import DatasetKey, Interval, Timeframe
 from backtester.data.storage import codec, plain, records
 from backtester.data.storage.memo import Memo, is_in_passing
@@ -61,6 +61,14 @@ _SCHEMA = (
 _SEQUENCES = "CREATE TABLE sqlite_sequence(name,seq)"
 """SQLite's own, for ids that are never used again."""
 _IDENTITY, _NOTES = 1, 2
+_DAMAGE = {
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,  # an index that does not know what its table holds
+    sqlite3.SQLITE_MISMATCH,
+}
 
 _TAIL_ROWS = 32
 """A tail is merged into its chunk when it has this many rows, or up to twice as many: each
@@ -69,6 +77,13 @@ _MEMO_BYTES = 256 << 20
 _MANY_VALUES = 1_000_000
 """From here on threads save more time than it takes to start them."""
 _THREADS = min(4, os.cpu_count() or 1)
+
+_MOST_PART_BYTES = 128 << 20
+"""The most bytes of notes; half of what a connection allows a value to have."""
+_HARMLESS_BYTES, _MOST_RATIO = 1 << 30, 1_000
+"""A file that unpacks to more than the first, and to so many times its own size, is a bomb. A
+market whose price never moves shrinks as much for a while, real ones 5 to 20 times."""
+_ROW_BYTES = 8 * (1 + len(COLUMNS))
 
 _memo: Memo[Series] = Memo(_MEMO_BYTES)
 """Series as read, by file, symbol and interval; of the version that the record's bytes are."""
@@ -131,17 +146,35 @@ def _mapping(values: int) -> Iterator[Callable[..., Any]]:
 
 
 class SqliteDataset:
-    """One dataset inside a transaction."""
+    """One dataset inside a transaction.
 
-    def __init__(self, connection: sqlite3.Connection, key: DatasetKey, path: Path) -> None:
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+    key : DatasetKey
+    path : Path
+        For errors to name.
+    salvage : bool
+        Do without what the file says of itself as a whole, where that is damaged.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, key: DatasetKey, path: Path, *, salvage: bool = False
+    ) -> None:
         self._execute = connection.execute
         self._key = key
         self._path = path
-        identity = self._read_identity()
+        self._check_form()
+        identity = self._read_identity(salvage=salvage)
         self._id: str = identity["id"]
         self._count: int = identity["symbols"]
         self._names: int = identity["names"]
         self._position: int = identity["position"]
+        self._notes: int = identity["notes"]
+        self._complete = False
+        """Whether `_check_names` has found all symbols there."""
+        self._room = max(_HARMLESS_BYTES, _MOST_RATIO * self._bytes())
+        """How many bytes of candles may still be read: more would be out of proportion."""
 
     # ------------------------------------------------------------------ reading
 
@@ -151,7 +184,8 @@ class SqliteDataset:
         """Read a dataset or a part of it; see `Store.read`."""
         series: dict[str, Series] = {}
         for symbol, data in self._records(symbols, salvage=salvage):
-            known = _memo.get((self._id, symbol, within), data)
+            name = (self._path, self._id, symbol, within)
+            known = _memo.get(name, data)
             if known is None:
                 try:
                     known = self._series(symbol, data, within, salvage=salvage)
@@ -161,7 +195,7 @@ class SqliteDataset:
                     raise
                 if not salvage and not (within and is_in_passing()):
                     size = known.candles.open_time.nbytes + known.candles.values.nbytes
-                    _memo.put((self._id, symbol, within), data, known, size + len(data))
+                    _memo.put(name, data, known, size + len(data))
             series[symbol] = known
         return Dataset(self._key, series, self._read_notes(salvage=salvage))
 
@@ -170,7 +204,7 @@ class SqliteDataset:
         held = {}
         for symbol, data in self._records(symbols, salvage=salvage):
             try:
-                held[symbol] = records.read_summary(data, symbol)
+                held[symbol] = records.read_summary(data, self._name(symbol))
             except UnreadableError as error:
                 if not salvage:
                     raise self._damaged(str(error), symbol) from error
@@ -180,25 +214,48 @@ class SqliteDataset:
         self, symbols: Sequence[str] | None, *, salvage: bool
     ) -> Iterator[tuple[str, bytes]]:
         """Yield the bytes of records, of those that there are."""
-        if symbols is None:
-            if not salvage:
-                self._check_names()
-            try:
-                yield from self._execute("SELECT symbol, record FROM series ORDER BY position")
-            except sqlite3.DatabaseError as error:
-                if not salvage or not is_damage(error):
-                    raise
-            return
-        for symbol in symbols:
-            data = self._record(symbol)
-            if data is not None:
-                yield symbol, data
-            elif not salvage:
-                self._check_names()  # it is not there; is it missing?
+        if symbols is None and salvage:
+            yield from self._sound_records()
+        elif symbols is None:
+            self._check_names()
+            query = "SELECT symbol, record FROM series ORDER BY position"
+            for symbol, data in self._execute(query):
+                yield symbol, self._blob(data, symbol)
+        else:
+            for symbol in symbols:
+                try:
+                    data = self._record(symbol, salvage=salvage)
+                except CorruptDatasetError:
+                    if not salvage:
+                        raise
+                    continue
+                if data is not None:
+                    yield symbol, data
 
-    def _record(self, symbol: str) -> bytes | None:
+    def _sound_records(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the records that can be reached from either end of a damaged table."""
+        seen: dict[str, bytes] = {}
+        for order in ("ASC", "DESC"):
+            last = None
+            with suppress(sqlite3.DatabaseError):
+                query = f"SELECT symbol, record FROM series ORDER BY symbol {order}"  # noqa: S608
+                for symbol, data in self._execute(query):
+                    if last is not None and (symbol <= last) == (order == "ASC"):
+                        break  # a table that leads back into itself
+                    last = symbol
+                    if isinstance(symbol, str) and isinstance(data, bytes) and symbol not in seen:
+                        seen[symbol] = data
+                        yield symbol, data
+                else:
+                    return
+
+    def _record(self, symbol: str, *, salvage: bool = False) -> bytes | None:
         row = self._one("SELECT record FROM series WHERE symbol = ?", symbol, symbol)
-        return None if row is None else row[0]
+        if row is not None:
+            return self._blob(row[0], symbol)
+        if not salvage:
+            self._check_names()  # it is not there; is it missing?
+        return None
 
     def _one(
         self, query: str, value: object, symbol: str | None = None, span: Interval | None = None
@@ -211,11 +268,37 @@ class SqliteDataset:
                 raise self._damaged(str(error), symbol, span) from error
             raise
 
+    def _blob(
+        self, value: object, symbol: str | None = None, span: Interval | None = None
+    ) -> bytes:
+        """Make sure that a value is bytes: SQLite lets any column hold anything."""
+        if not isinstance(value, bytes):
+            raise self._damaged("something else stands where bytes belong", symbol, span)
+        return value
+
     def _check_names(self) -> None:
-        """Make sure that no symbol has gone missing or changed its name."""
-        found = [row[0] for row in self._execute("SELECT symbol FROM series NOT INDEXED")]
-        if len(found) != self._count or sum(map(_name_sum, found)) % 2**32 != self._names:
-            raise self._damaged(f"it should hold {self._count} symbols and holds others")
+        """Make sure, once, that no symbol has gone missing or changed its name."""
+        if self._complete:
+            return
+        count = names = size = 0
+        last = ""
+        # In the table's own order, in which a table that leads back into itself is noticed.
+        query = "SELECT symbol, length(record) FROM series NOT INDEXED ORDER BY symbol"
+        for symbol, length in self._execute(query):
+            if not isinstance(symbol, str) or (count and symbol <= last):
+                break
+            last = symbol
+            count, names, size = count + 1, names + _name_sum(symbol), size + (length or 0)
+        else:
+            if (count, names % 2**32) == (self._count, self._names) and size <= self._bytes():
+                self._complete = True
+                return
+        raise self._damaged(f"it should hold {self._count} symbols and holds others")
+
+    def _bytes(self) -> int:
+        pages: int = self._execute("PRAGMA page_count").fetchone()[0]
+        size: int = self._execute("PRAGMA page_size").fetchone()[0]
+        return pages * size
 
     def column(
         self, number: int, symbols: Sequence[str] | None, within: Interval | None
@@ -225,7 +308,7 @@ class SqliteDataset:
 
         def opened() -> Iterator[tuple[str, Series | _Opened]]:
             for symbol, record in found.items():
-                known = _memo.get((self._id, symbol, within), record)
+                known = _memo.get((self._path, self._id, symbol, within), record)
                 yield symbol, known or self._open(symbol, record, within)
 
         def decoded(pair: tuple[str, Series | _Opened]) -> Column:
@@ -244,7 +327,9 @@ class SqliteDataset:
             return times, values
 
         found = dict(self._records(symbols, salvage=False))
-        candles = sum(records.read_summary(one, symbol).candles for symbol, one in found.items())
+        candles = sum(
+            records.read_summary(one, self._name(symbol)).candles for symbol, one in found.items()
+        )
         if within is not None:
             candles = min(candles, len(found) * self._timeframe.steps(within))
         with _mapping(candles) as run:
@@ -272,7 +357,7 @@ class SqliteDataset:
 
     def _parsed(self, symbol: str, data: bytes) -> Record:
         try:
-            return records.read_record(data, symbol)
+            return records.read_record(data, self._name(symbol))
         except UnreadableError as error:
             raise self._damaged(str(error), symbol) from error
 
@@ -324,8 +409,12 @@ class SqliteDataset:
         row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, span)
         if row is None:
             raise self._damaged("a chunk is missing", symbol, span)
+        self._room -= segment.rows * _ROW_BYTES
+        if self._room < 0:
+            raise self._damaged("it claims to hold more than it can", symbol, span)
         try:
-            chunk = codec.Chunk.open(row[0], self._chunk_name(symbol))
+            data = self._blob(row[0], symbol, span)
+            chunk = codec.Chunk.open(data, self._name(symbol))
         except UnreadableError as error:
             raise self._damaged(str(error), symbol, span) from error
         found = (chunk.rows, chunk.first, chunk.last, chunk.width)
@@ -340,7 +429,8 @@ class SqliteDataset:
             return ()
         try:
             row = self._one("SELECT data FROM revisions WHERE symbol = ?", symbol, symbol)
-            found = () if row is None else records.read_revisions(row[0], symbol)
+            data = None if row is None else self._blob(row[0], symbol)
+            found = () if data is None else records.read_revisions(data, self._name(symbol))
         except (CorruptDatasetError, UnreadableError) as error:
             if salvage:
                 return ()
@@ -349,10 +439,10 @@ class SqliteDataset:
             raise self._damaged("some of its revisions are missing", symbol)
         return found
 
-    def _read_identity(self) -> dict[str, Any]:
-        schema = [
-            row[0] for row in self._execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL")
-        ]
+    def _check_form(self) -> None:
+        """Make sure that the tables are ours, and nothing else is there."""
+        query = "SELECT sql FROM sqlite_schema WHERE sql NOT NULL LIMIT 9"
+        schema = self._execute(query).fetchall()
         application = self._execute("PRAGMA application_id").fetchone()[0]
         version = self._execute("PRAGMA user_version").fetchone()[0]
         if application != _APPLICATION:
@@ -360,18 +450,30 @@ class SqliteDataset:
         if version != _FORMAT:
             raise self._damaged(f"its format is {version}; this version reads format {_FORMAT}")
         # Anything more, such as a trigger, would be run by what we ask.
-        if sorted(schema) != sorted([*_SCHEMA, _SEQUENCES]):
+        if {sql for (sql,) in schema} != {*_SCHEMA, _SEQUENCES} or len(schema) != len(_SCHEMA) + 1:
             raise self._damaged("its tables are not those of a dataset")
-        identity: dict[str, Any] = orjson.loads(self._part(_IDENTITY) or b"{}")
-        if identity.keys() != {"dataset", "id", "symbols", "names", "position"}:
+
+    def _read_identity(self, *, salvage: bool) -> dict[str, Any]:
+        try:
+            data = self._part(_IDENTITY)
+            identity: Any = None if data is None else orjson.loads(data)
+        except (CorruptDatasetError, ValueError):
+            if not salvage:
+                raise
+            identity = None
+        if not _is_identity(identity):
+            if salvage:  # records and chunks say themselves whose they are
+                return {"id": "", "symbols": 0, "names": 0, "position": 0, "notes": 0}
             raise self._damaged("it does not say whose candles it holds")
         if identity["dataset"] != self._key.stem:
             raise self._damaged(f"it holds {identity['dataset']}, not {self._key.stem}")
-        return identity
+        return dict(identity)
 
     def _read_notes(self, *, salvage: bool = False) -> Mapping[str, Any]:
         try:
             data = self._part(_NOTES)
+            if zlib.crc32(data or b"") != self._notes and self._id:
+                raise self._damaged("its notes are not those that belong here")
             found = plain.parse(data, str(self._path))["metadata"] if data else {}
         except CorruptDatasetError:
             if salvage:
@@ -384,7 +486,7 @@ class SqliteDataset:
         row = self._one("SELECT data FROM dataset WHERE id = ?", part)
         if row is None:
             return None
-        data = bytes(row[0])
+        data = self._blob(row[0])
         if len(data) < 4 or zlib.crc32(data[4:], part) != int.from_bytes(data[:4], "little"):
             raise self._damaged("what it says of itself fails its checksum")
         return data[4:]
@@ -394,7 +496,8 @@ class SqliteDataset:
     ) -> CorruptDatasetError:
         return corrupt(self._path, reason, symbol, span)
 
-    def _chunk_name(self, symbol: str) -> bytes:
+    def _name(self, symbol: str) -> bytes:
+        """Give what the checksums of a symbol's parts begin with."""
         return f"{self._key.stem}\0{symbol}".encode()
 
     def damage(self) -> list[CorruptDatasetError]:
@@ -477,7 +580,7 @@ class SqliteDataset:
             known = (*self._revisions(symbol, record), *revised)
             self._execute(
                 "INSERT OR REPLACE INTO revisions VALUES (?, ?)",
-                (symbol, records.write_revisions(known, symbol)),
+                (symbol, records.write_revisions(known, self._name(symbol))),
             )
             left = replace(left, revisions=len(known))
         return self._with_pieces(symbol, left, cut(merged, self._timeframe))
@@ -552,7 +655,7 @@ class SqliteDataset:
         pieces = cut(series.candles, self._timeframe)
         record = self._with_pieces(symbol, Record(coverage=series.coverage), pieces)
         if series.revisions:
-            data = records.write_revisions(series.revisions, symbol)
+            data = records.write_revisions(series.revisions, self._name(symbol))
             self._execute("INSERT INTO revisions VALUES (?, ?)", (symbol, data))
         self._write_record(symbol, replace(record, revisions=len(series.revisions)), new=True)
 
@@ -579,10 +682,14 @@ class SqliteDataset:
         if not notes:
             return
         payload = plain.dataset_payload({}, notes, exchange=None, market_type=None, timeframe=None)
-        self._write_part(_NOTES, plain.dump(payload))
+        data = plain.dump(payload)
+        self._write_part(_NOTES, data)
+        self._notes = zlib.crc32(data)
+        self._write_identity()
 
     def _write_record(self, symbol: str, record: Record, *, new: bool) -> None:
-        loose, data = record.loose(self._timeframe), records.write_record(record, symbol)
+        loose = record.loose(self._timeframe)
+        data = records.write_record(record, self._name(symbol))
         if not new:
             self._execute(
                 "UPDATE series SET loose = ?, record = ? WHERE symbol = ?", (loose, data, symbol)
@@ -605,6 +712,7 @@ class SqliteDataset:
                     "symbols": self._count,
                     "names": self._names,
                     "position": self._position,
+                    "notes": self._notes,
                 }
             ),
         )
@@ -613,7 +721,7 @@ class SqliteDataset:
         _write_part(self._execute, part, data)
 
     def _write_chunk(self, symbol: str, table: Candles) -> Segment:
-        data = codec.encode(table.open_time, table.values, self._chunk_name(symbol))
+        data = codec.encode(table.open_time, table.values, self._name(symbol))
         number = self._execute("INSERT INTO chunks (data) VALUES (?)", (data,)).lastrowid
         assert number is not None, "a row was inserted"
         first, last = int(table.open_time[0]), int(table.open_time[-1])
@@ -654,19 +762,40 @@ def create(connection: sqlite3.Connection, key: DatasetKey) -> None:
         "symbols": 0,
         "names": 0,
         "position": 0,
+        "notes": 0,
     }
     _write_part(connection.execute, _IDENTITY, orjson.dumps(identity))
 
 
+def _is_identity(value: object) -> bool:
+    kinds = {
+        "dataset": str, "id": str, "symbols": int, "names": int, "position": int, "notes": int,
+    }  # fmt: skip
+    return (
+        isinstance(value, dict)
+        and value.keys() == kinds.keys()
+        and all(type(value[name]) is kind for name, kind in kinds.items())
+        and 0 <= value["position"] < 2**62
+    )
+
+
 def _write_part(execute: Any, part: int, data: bytes) -> None:
+    if len(data) > _MOST_PART_BYTES:
+        raise DatasetTooLargeError(
+            f"the notes beside a dataset take {len(data) >> 20} MiB; they must be less than "
+            f"{_MOST_PART_BYTES >> 20} MiB",
+            size=len(data),
+        )
     sealed = zlib.crc32(data, part).to_bytes(4, "little") + data
     execute("INSERT OR REPLACE INTO dataset VALUES (?, ?)", (part, sealed))
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether an error is about what the file holds, not about the disk or other users."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # Python's own: text that is not UTF-8, or a mistake of ours
+        return isinstance(error, sqlite3.OperationalError)
+    return code & 0xFF in _DAMAGE
 
 
 def corrupt(

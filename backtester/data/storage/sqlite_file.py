@@ -25,16 +25,21 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtester.data.candles import COLUMNS, Answer, Series
-from backtester.data.errors import CorruptDatasetError, DatasetWriteError, StorageError
+from backtester.data.errors import (
+    CorruptDatasetError,
+    DatasetTooLargeError,
+    DatasetWriteError,
+    StorageError,
+)
 from backtester.data.model import DatasetKey, Interval
-from backtester.data.storage import files
-from backtester.data.storage.connections import Connections
+from backtester.data.storage import files, sqlite_log
+from backtester.data.storage.connections import Connections, DamagedLog
 from backtester.data.storage.sqlite_dataset import SqliteDataset, corrupt, create, is_damage
 from backtester.data.storage.store import (
     Dataset,
@@ -83,7 +88,7 @@ class SqliteStore:
         salvage: bool = False,
     ) -> Dataset:
         try:
-            with self._reading(key) as file:
+            with self._reading(key, salvage=salvage) as file:
                 return file.dataset(symbols, within, salvage=salvage)
         except FileNotFoundError:
             return Dataset(key)
@@ -111,7 +116,7 @@ class SqliteStore:
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
     ) -> Mapping[str, SymbolSummary]:
         try:
-            with self._reading(key) as file:
+            with self._reading(key, salvage=salvage) as file:
                 return file.held(symbols, salvage=salvage)
         except FileNotFoundError:
             return {}
@@ -132,12 +137,10 @@ class SqliteStore:
         self._change(key, merge_all)
 
     def fold(self, key: DatasetKey) -> None:
-        if not self.path(key).exists():
-            return
-        for symbol in self._change(key, lambda file: file.loose()):
+        for symbol in self._change_existing(key, lambda file: file.loose()) or ():
             # A transaction each, so that none grows with the dataset.
-            self._change(key, partial(SqliteDataset.fold, symbol=symbol))
-        with self._connected(key) as connection:
+            self._change_existing(key, partial(SqliteDataset.fold, symbol=symbol))
+        with suppress(FileNotFoundError), self._connected(key) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def annotate(self, key: DatasetKey, metadata: Mapping[str, Any]) -> None:
@@ -148,13 +151,15 @@ class SqliteStore:
         if not path.exists():
             return
         with files.locked(self.folder / key.stem):
-            if symbols is not None and self._change(key, lambda file: file.delete(symbols)):
-                return
-            _connections.close(path)
-            with files.writing(path):
+            if symbols is not None:
+                left = self._change_existing(key, lambda file: file.delete(symbols))
+                if left:
+                    return
+            with files.writing(path), self._in_hand(path):
                 # The file first: without it the others mean nothing.
                 for name in (path, *_beside(path)):
                     name.unlink(missing_ok=True)
+                files.sync_directory(path.parent)
 
     def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
         try:
@@ -175,13 +180,24 @@ class SqliteStore:
         found = (self._summarise(key) for key in self.keys())
         return [one for one in found if one is not None]
 
-    def close(self, key: DatasetKey) -> None:
-        """Write the log of changes back into the file, so that it is whole by itself."""
-        with self._connected(key) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _connections.close(self.path(key))
-        for name in _beside(self.path(key)):  # other processes may have left them
-            name.unlink(missing_ok=True)
+    def retire(self, key: DatasetKey) -> Path:
+        """Give the file another name, for good and with its log of changes; give that name."""
+        path = self.path(key)
+        with (
+            files.locked(self.folder / key.stem),
+            files.writing(path),
+            self._in_hand(path) as connection,
+        ):
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    _empty_log(connection)
+            kept = files.retire(path)
+            log, index = _beside(path)
+            if log.exists() and log.stat().st_size:
+                log.replace(_beside(kept)[0])
+            for name in (log, index):
+                name.unlink(missing_ok=True)
+        return kept
 
     def put(self, dataset: Dataset) -> None:
         """Write a whole dataset in the place of what there is, atomically, and check it by value.
@@ -195,12 +211,17 @@ class SqliteStore:
         with files.locked(self.folder / key.stem), files.writing(path):
             draft = self._draft(key, dataset)
             try:
-                _connections.close(path)
-                for name in _beside(path):  # they belong to the file that is replaced
-                    name.unlink(missing_ok=True)
-                draft.replace(path)
-            except BaseException:
+                with self._in_hand(path) as connection:
+                    if connection is not None:
+                        _empty_log(connection)
+                    # They belong to what was there before; over the new file they were damage.
+                    for name in _beside(path):
+                        name.unlink(missing_ok=True)
+                    draft.replace(path)
+            except BaseException as error:
                 draft.unlink(missing_ok=True)
+                if isinstance(error, sqlite3.Error):
+                    raise _not_written(path, error) from error
                 raise
             files.sync_directory(path.parent)
 
@@ -215,25 +236,16 @@ class SqliteStore:
         FileNotFoundError
             There is no such dataset.
         """
-        path = self.path(key)
-        try:
-            with _connections.borrowed(path) as connection:
-                yield connection
-        except sqlite3.Error as error:
-            raise _translated(path, error) from error
-        except PermissionError as error:
-            raise corrupt(path, f"it cannot be read: {error.strerror}") from error
+        with _translating(self.path(key)), _connections.borrowed(self.path(key)) as connection:
+            yield connection
 
     @contextmanager
-    def _reading(self, key: DatasetKey) -> Iterator[SqliteDataset]:
+    def _reading(self, key: DatasetKey, *, salvage: bool = False) -> Iterator[SqliteDataset]:
         """Open a dataset as it is now; what others write meanwhile is not seen."""
-        with self._connected(key) as connection:
-            connection.execute("BEGIN")
-            try:
-                yield SqliteDataset(connection, key, self.path(key))
-            finally:
-                with suppress(sqlite3.Error):  # damage that was met is what is told
-                    connection.execute("ROLLBACK")
+        path = self.path(key)
+        log = DamagedLog.IGNORE if salvage else DamagedLog.REFUSE
+        with _translating(path), _connections.reading(path, log) as connection:
+            yield SqliteDataset(connection, key, path, salvage=salvage)
 
     @contextmanager
     def _writing(self, key: DatasetKey) -> Iterator[SqliteDataset]:
@@ -241,8 +253,7 @@ class SqliteStore:
         path = self.path(key)
         with files.locked(self.folder / key.stem), files.writing(path):
             if not path.exists():
-                self._draft(key, Dataset(key)).replace(path)
-                files.sync_directory(path.parent)
+                self.put(Dataset(key))
             try:
                 with self._connected(key) as connection:
                     connection.execute("BEGIN IMMEDIATE")
@@ -253,37 +264,79 @@ class SqliteStore:
                         with suppress(sqlite3.Error):  # a full disk may have rolled it back
                             connection.execute("ROLLBACK")
                         raise
-            except (CorruptDatasetError, DatasetWriteError):
+            except (CorruptDatasetError, DatasetTooLargeError, DatasetWriteError):
                 raise
             except (StorageError, UnicodeEncodeError) as error:  # half a character in a symbol
-                raise DatasetWriteError(f"cannot write {path}: {error}", path=str(path)) from error
+                raise _not_written(path, error) from error
 
     def _change(self, key: DatasetKey, work: Callable[[SqliteDataset], T]) -> T:
         """Change a dataset; damage that is met is set aside, and what is sound is kept.
 
         Raises
         ------
-        DatasetWriteError
+        DatasetWriteError, DatasetTooLargeError
             Nothing was changed.
         """
         with files.locked(self.folder / key.stem):
             try:
                 with self._writing(key) as file:
                     return work(file)
-            except CorruptDatasetError:
+            except CorruptDatasetError as damage:
+                if isinstance(damage.__cause__, OSError):
+                    # It cannot be read just now. It may be sound, so nothing takes its place.
+                    raise _not_written(self.path(key), damage) from damage
+            try:
                 self._set_aside(key)
+            except (DatasetTooLargeError, DatasetWriteError):
+                raise
+            except StorageError as error:
+                raise _not_written(self.path(key), error) from error
             with self._writing(key) as file:
                 return work(file)
 
+    def _change_existing(self, key: DatasetKey, work: Callable[[SqliteDataset], T]) -> T | None:
+        """Change a dataset that is there; one that is not, or no longer, is not made."""
+        if not self.path(key).exists():
+            return None
+        with files.locked(self.folder / key.stem):
+            return self._change(key, work) if self.path(key).exists() else None
+
+    @contextmanager
+    def _in_hand(self, path: Path) -> Iterator[sqlite3.Connection | None]:
+        """Hold a file open while it is replaced, renamed or deleted; None if it cannot be opened.
+
+        The process that is the last to close a file deletes its log, by name. Who holds it open
+        until it has another name, or none, lets no one be the last to close it under this one.
+        """
+        with ExitStack() as stack:
+            connection = None
+            with suppress(FileNotFoundError, sqlite3.Error):
+                connection = stack.enter_context(_connections.borrowed(path, DamagedLog.USE))
+            _connections.close(path)
+            yield connection
+        _connections.close(path)
+
     def _set_aside(self, key: DatasetKey) -> None:
         """Give a damaged file another name, and put what is sound of it in its place."""
-        sound, path = self.read(key, salvage=True), self.path(key)
-        kept = files.set_aside(path)
-        log = _beside(path)[0]
-        if log.exists() and log.stat().st_size:
-            with files.writing(path), suppress(FileExistsError):
-                os.link(log, _beside(kept)[0])
-        self.put(sound)
+        path = self.path(key)
+        with files.writing(path):
+            kept = files.set_aside(path)
+            log, log_kept = _beside(path)[0], _beside(kept)[0]
+            if log.exists() and log.stat().st_size and not log_kept.exists():
+                # A copy: SQLite will change the log when it takes in what is sound of it.
+                files.replace(log_kept, [log.read_bytes()])
+            self.put(self._sound(key, path if path.exists() else kept))
+
+    def _sound(self, key: DatasetKey, path: Path) -> Dataset:
+        """Read what is sound of a damaged file and of its log, which have been kept before."""
+        try:
+            with _translating(path), _connections.reading(path, DamagedLog.USE) as connection:
+                file = SqliteDataset(connection, key, path, salvage=True)
+                return file.dataset(None, None, salvage=True)
+        except CorruptDatasetError as damage:
+            if isinstance(damage.__cause__, OSError):
+                raise
+            return Dataset(key)
 
     def _draft(self, key: DatasetKey, dataset: Dataset) -> Path:
         """Write a file of its own with a whole dataset, durably; give its path."""
@@ -310,8 +363,8 @@ class SqliteStore:
             _connections.close(draft)
             for name in (draft, *_beside(draft)):
                 name.unlink(missing_ok=True)
-            if isinstance(error, sqlite3.Error):
-                raise DatasetWriteError(f"cannot write {path}: {error}", path=str(path)) from error
+            if isinstance(error, sqlite3.Error | CorruptDatasetError):
+                raise _not_written(path, error) from error
             raise
         return draft
 
@@ -326,20 +379,45 @@ class SqliteStore:
         size, modified = sum(s[1] for s in found), max(s[2] for s in found) // 1_000_000
         try:
             symbols = self.held(key)
-        except CorruptDatasetError as error:
+        except StorageError as error:
             return DatasetSummary(path.name, key, {}, size, modified, str(error))
         return DatasetSummary(path.name, key, symbols, size, modified)
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
     """Name SQLite's log of changes and its index."""
-    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+    return sqlite_log.path_of(path), sqlite_log.index_of(path)
 
 
-def _translated(path: Path, error: sqlite3.Error) -> StorageError:
-    if is_damage(error):
-        return corrupt(path, str(error))
-    return StorageError(f"{path}: {error}", path=str(path), reason=str(error))
+def _empty_log(connection: sqlite3.Connection) -> None:
+    """Bring all changes into the file, so that nothing is lost with the log.
+
+    Raises
+    ------
+    sqlite3.OperationalError
+        A reader is in the way for a minute.
+    """
+    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("another process is reading it")
+
+
+def _not_written(path: Path, error: Exception) -> DatasetWriteError:
+    return DatasetWriteError(f"cannot write {path}: {error}", path=str(path))
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if is_damage(error):
+            raise corrupt(path, str(error)) from error
+        raise StorageError(f"{path}: {error}", path=str(path), reason=str(error)) from error
+    except UnicodeDecodeError as error:  # SQLite quotes what it finds, and Python cannot read it
+        raise corrupt(path, "its contents are not text") from error
+    except PermissionError as error:
+        raise corrupt(path, f"it cannot be read: {error.strerror}") from error
 
 
 _connections = Connections()
