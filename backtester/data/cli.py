@@ -347,10 +347,11 @@ def _faults(texts: list[str]) -> Any:
     from backtester.data.sandbox import Fault, Faults
 
     faults = Faults()
-    # A revision needs a candle and values: it is for programs.
     known = [one for one in Fault if one is not Fault.REVISION]
     for text in texts:
         kind, _, chance = text.partition("=")
+        if kind.strip() == Fault.REVISION:
+            raise OptionError("a revision needs a candle and its values: use Faults.revise")
         if kind.strip() not in known:
             raise OptionError(f"no fault like {kind!r}; there are {', '.join(known)}")
         faults.add(Fault(kind.strip()), probability=_chance(text, chance or "1"))
