@@ -139,6 +139,14 @@ def test_where_it_came_from_is_noted(world: World, file: Path) -> None:
     }
 
 
+def test_files_of_one_name_are_both_noted(world: World, file: Path, tmp_path: Path) -> None:
+    """Folders of years hold files of the same names."""
+    later = written(tmp_path / "later" / file.name, hourly(first="2025-06-05", last="2025-06-06"))
+    import_data([file, later])
+    noted = world.home.store.read(world.key()).metadata["imports"].values()
+    assert [one["candles"] for one in noted] == [{BTC: 47}, {BTC: 23}]
+
+
 def test_a_dry_run_touches_nothing(world: World, file: Path) -> None:
     """It tells what would be taken."""
     report = import_data(file, dry_run=True)

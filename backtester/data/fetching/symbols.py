@@ -87,6 +87,9 @@ class SymbolBook:
             meanings.setdefault(market_id.upper(), set()).add(symbol)
         return meanings
 
+    def __bool__(self) -> bool:
+        return bool(self._symbols)
+
     def find(self, name: str) -> str | None:
         """Give the unified symbol `name` means; None when there is none, or more than one."""
         if name in self._symbols:
