@@ -44,6 +44,7 @@ from backtester.data.fetching.capabilities import (
 from backtester.data.fetching.faults import HttpAnswer, translate
 from backtester.data.fetching.klines import KlinesPage
 from backtester.data.fetching.paging import Ask
+from backtester.data.fetching.rows import RowsPage
 from backtester.data.model import Market, MarketType, Timeframe
 from backtester.data.settings import sandbox_url, venue
 
@@ -478,6 +479,14 @@ class _Shared:
                 return page
         return super().on_json_response(response_body)  # type: ignore[misc]  # ccxt's
 
+    def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *words: Any, **more: Any) -> Any:
+        # Certified classes hand on what comes of this as it is, and `check` puts it in order.
+        if self.exchange.capability.certified:
+            page = RowsPage.of(ohlcvs, lambda row: self.parse_ohlcv(row, market))  # type: ignore[attr-defined]  # ccxt's
+            if page is not None:
+                return page
+        return super().parse_ohlcvs(ohlcvs, market, *words, **more)  # type: ignore[misc]  # ccxt's
+
     async def fetch(
         self, url: str, method: str = "GET", headers: Any = None, body: Any = None
     ) -> Any:
@@ -619,6 +628,8 @@ def _columns(rows: Any, volume_column: int) -> tuple[np.ndarray[Any, Any], np.nd
     if not isinstance(rows, list):
         raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")
     try:
+        if isinstance(rows, RowsPage):
+            return rows.times, rows.values
         if isinstance(rows, KlinesPage):
             return rows.open_times(), rows.columns(wanted)
         if not rows:

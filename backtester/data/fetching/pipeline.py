@@ -89,6 +89,7 @@ class Task:
     """What shorter candles tell, where the question prefers them to fetching."""
     result: FetchResult = field(init=False)
     _begun_ms: int = field(init=False)
+    _seen: Mapping[str, SymbolSummary] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._begun_ms = _now_ms()
@@ -167,10 +168,11 @@ class Task:
     def _held(self, symbols: Sequence[str]) -> Mapping[str, SymbolSummary]:
         store, key = self.home.store, self.request.key
         try:
-            return store.held(key, symbols)
+            self._seen = store.held(key, symbols)
         except CorruptDatasetError as damage:
             self.result.storage_error = damage
-            return store.held(key, symbols, salvage=True)
+            self._seen = store.held(key, symbols, salvage=True)
+        return self._seen
 
     def wanted(self, now_ms: int) -> dict[str, Interval]:
         """Resolve the dates by the exchange's clock: what is wanted of every unified symbol."""
@@ -180,7 +182,9 @@ class Task:
         if not self.request.only_newer:
             return dict.fromkeys(self.names.values(), whole)
         wanted = {}
-        held = self._held(list(self.names.values()))
+        held, self._seen = self._seen, {}  # as naming them has found it a moment ago
+        if not all(symbol in held for symbol in self.names.values()):
+            held = self._held(list(self.names.values()))
         for symbol in self.names.values():
             last = held[symbol].last_ms if symbol in held else None
             start = whole.start if last is None else last

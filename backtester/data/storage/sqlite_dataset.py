@@ -73,6 +73,8 @@ _DAMAGE = {
 _TAIL_ROWS = 32
 """A tail is merged into its chunk when it has this many rows, or up to twice as many: each
 symbol has a length of its own, so that not all are merged by the same commit."""
+_MANY = 16
+"""From so many symbols on, one query for all of them takes less than one for each."""
 _MEMO_BYTES = 256 << 20
 _MANY_VALUES = 1_000_000
 """From here on threads save more time than it takes to start them."""
@@ -222,9 +224,10 @@ class SqliteDataset:
             for symbol, data in self._execute(query):
                 yield symbol, self._blob(data, symbol)
         else:
+            found = {} if salvage else self._many_records(symbols)
             for symbol in symbols:
                 try:
-                    data = self._record(symbol, salvage=salvage)
+                    data = found.get(symbol) or self._record(symbol, salvage=salvage)
                 except CorruptDatasetError:
                     if not salvage:
                         raise
@@ -248,6 +251,20 @@ class SqliteDataset:
                         yield symbol, data
                 else:
                     return
+
+    def _many_records(self, symbols: Sequence[str]) -> dict[str, bytes]:
+        """Read records by one query, as far as that goes; the rest are looked for one by one."""
+        if len(symbols) < _MANY:
+            return {}
+        query = "SELECT symbol, record FROM series WHERE symbol IN (SELECT value FROM json_each(?))"
+        with suppress(sqlite3.DatabaseError):  # whose record it is turns out one by one
+            asked = orjson.dumps(list(symbols)).decode()
+            return {
+                symbol: data
+                for symbol, data in self._execute(query, (asked,))
+                if isinstance(data, bytes)
+            }
+        return {}
 
     def _record(self, symbol: str, *, salvage: bool = False) -> bytes | None:
         row = self._one("SELECT record FROM series WHERE symbol = ?", symbol, symbol)
