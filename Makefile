@@ -55,4 +55,4 @@ docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the command.
 	$(BIN)/python docs/generate_cli.py
 
 clean: ## Remove the virtual environment and what tools left.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build *.egg-info
+	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build *.egg-info

@@ -1,163 +1,115 @@
-"""Fetching 1m candles from the sandbox, beside vectorbt's own download."""
+"""Fetching 1m candles from the sandbox at 50 ms, limiter off, beside other programs."""
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from typing import Any
 
+from benchmarks import peers
 from benchmarks.harness import Row, in_child, sandbox
 
 BASES = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "BNB", "LTC", "TRX", "LINK")
 SYMBOLS = [f"{base}/USDT" for base in BASES]
 START, END = "2025-06-01", "2025-07-01"
+START_MS, END_MS = 1_748_736_000_000, 1_751_328_000_000
 CANDLES = len(SYMBOLS) * 30 * 1440
-BUDGET_WEIGHT = 600
-"""Weight per minute of the exchange in the limiter's benchmark: small, so that it binds."""
+ROUNDS = 3
 
 
-def ours(url: str, *, limiter: bool) -> dict[str, Any]:
-    """Fetch through the public door, in this process."""
-    import ccxt.async_support
+def ours(url: str, *, built: bool) -> dict[str, Any]:
+    """Fetch into a durable store of its own; with the VectorBT object, or without."""
+    import blosc2
 
     from backtester.data import vbt_adapter
-    from backtester.data.fetching import online
-    from backtester.data.fetching.data_fetcher import fetch_data
-    from backtester.data.vbt_adapter import data as _vectorbt
+    from backtester.data.fetching import lazy_ccxt, online
+    from backtester.data.fetching.data_fetcher import as_data
+    from backtester.data.fetching.pipeline import run
+    from backtester.data.fetching.request import FetchRequest
+    from backtester.data.home import home_in
+    from backtester.data.model import DatasetKey
 
-    assert all((ccxt.async_support, online, vbt_adapter, _vectorbt))
-    before = _memory_bytes()
+    if built:
+        from backtester.data.vbt_adapter import data as _vectorbt
+
+        assert all((_vectorbt, vbt_adapter))
+    assert all((blosc2, online))
+    lazy_ccxt.exchange_class("binance")
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        data = fetch_data(
-            SYMBOLS,
-            "sandbox",
-            "1m",
+        request = FetchRequest(
+            DatasetKey.of("sandbox", "spot", "1m"),
+            tuple(SYMBOLS),
             START,
             END,
-            data_dir=folder,
-            exchange_config={"sandboxUrl": url, "enableRateLimit": limiter},
+            exchange_config={"sandboxUrl": url, "enableRateLimit": False},
         )
+        cpu, begun = time.process_time(), time.perf_counter()
+        result = run(request, home_in(folder))
+        if built:
+            as_data(result)
         seconds = time.perf_counter() - begun
-    frames = data.data.values()
     return {
         "seconds": seconds,
-        "candles": int(sum(frame["Close"].notna().sum() for frame in frames)),
-        "result_bytes": sum(frame.to_numpy().nbytes for frame in frames)
-        + data.wrapper.index.to_numpy().nbytes,
-        "extra_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before,
-        "requests": data.wrapper._metadata["requests"],
+        "cpu": time.process_time() - cpu,
+        "candles": sum(len(series.candles) for series in result.series.values()),
+        "requests": result.requests,
     }
 
 
-def theirs(url: str) -> dict[str, Any]:
-    """Download the same with vectorbt's CCXTData: its own loop, pages of 1000, no limiter."""
-    import ccxt
-    import vectorbt as vbt
-
-    exchange = ccxt.binance(
-        {"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["spot"]}}}
-    )
-    exchange.urls["api"] = {**exchange.urls["api"], "public": f"{url}/api/v3"}
-    exchange.load_markets()
-    begun = time.perf_counter()
-    data = vbt.CCXTData.download(
-        SYMBOLS,
-        exchange=exchange,
-        timeframe="1m",
-        start=f"{START} UTC",
-        end=f"{END} UTC",
-        limit=1000,
-        delay=0,
-        show_progress=False,
-    )
-    seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "candles": int(data.get("Close").notna().sum().sum())}
-
-
-def budget(url: str, minutes: float) -> dict[str, Any]:
-    """Fetch under a small budget for some minutes; tell the weight spent and what was refused."""
-    from backtester.data.events import Retrying
-    from backtester.data.fetching.data_fetcher import fetch_data
-
-    refused = []
-    pages = int(BUDGET_WEIGHT * minutes / 2)
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        fetch_data(
-            "BTC/USDT",
-            "sandbox",
-            "1m",
-            1_735_689_600_000 - pages * 60_000_000,
-            1_735_689_600_000,
-            data_dir=folder,
-            exchange_config={"sandboxUrl": url},
-            source="api",
-            on_event=lambda event: refused.append(event) if isinstance(event, Retrying) else None,
-        )
-    return {"seconds": time.perf_counter() - begun, "weight": 2 * pages, "refused": len(refused)}
-
-
 def rows() -> list[Row]:
-    """Measure both in turn, three times each, then the budget and the memory."""
-    with sandbox("--latency-ms", "50", "--weight-limit", "1000000") as url:
-        mine = [in_child("benchmarks.fetching", "ours", url) for _ in range(3)]
-        peer = in_child("benchmarks.fetching", "theirs", url)
-    rate = statistics.median(run["candles"] / run["seconds"] for run in mine)
-    peer_rate = peer["candles"] / peer["seconds"]
-    extra = max(run["extra_bytes"] for run in mine)
-    result = mine[0]["result_bytes"]
-    allowed = 3 * result + 100_000_000
-    minutes = 3.0
-    with sandbox("--latency-ms", "50", "--weight-limit", str(BUDGET_WEIGHT)) as url:
-        limited = in_child("benchmarks.fetching", "budget", url, str(minutes))
-    # A cold budget gives its first window at once, so the ceiling of w windows is w - 1 minutes.
-    ceiling_s = (minutes - 1) * 60
-    share = ceiling_s / limited["seconds"]
+    """Measure all in turn, several times each, and compare the medians."""
+    names, span = ",".join(SYMBOLS), (str(START_MS), str(END_MS))
+    rates: dict[str, list[float]] = {}
+
+    def note(who: str, run: dict[str, Any]) -> None:
+        rates.setdefault(who, []).append(run["candles"] / run["seconds"])
+
+    with sandbox("--latency-ms", "50", "--weight-limit", "100000000") as url:
+        for round_ in range(ROUNDS + 1):
+            for who in ("ours", "built"):
+                run = in_child("benchmarks.fetching", who, url)
+                assert run["candles"] == CANDLES, run
+                note(who, run)
+            for who in ("bare_ccxt", "bare_http"):
+                note(who, in_child("benchmarks.peers", who, url, names, *span))
+            note("freqtrade", peers.freqtrade(url, SYMBOLS, "20250601", "20250701", archives=False))
+            if round_ == 0:  # to warm up
+                rates.clear()
+        note("vectorbt", in_child("benchmarks.peers", "vectorbt", url, names, START, END))
+    rate = {who: statistics.median(some) for who, some in rates.items()}
+
+    def beside(who: str, name: str, least: float, mine: str = "ours") -> Row:
+        ratio = rate[mine] / rate[who]
+        return Row(
+            "  beside " + name,
+            f"{ratio:.1f} x",
+            f"{rate[who]:,.0f} candles/s",
+            f">= {least} x",
+            ratio >= least,
+        )
+
     return [
         Row(
-            "10 symbols x 30 days x 1m at 50 ms, limiter off",
-            f"{rate:,.0f} candles/s",
-            f"{rate / peer_rate:.1f} x vectorbt CCXTData ({peer_rate:,.0f}/s)",
-            ">= 8 x",
-            rate >= 8 * peer_rate,
+            "10 symbols x 30 days x 1m, to a durable store",
+            f"{rate['ours']:,.0f} candles/s",
+            f"the server gives a client that reads nothing {rate['bare_http']:,.0f}/s",
+            "",
+            None,
         ),
-        Row(
-            f"limiter on, {limited['weight']} weight at {BUDGET_WEIGHT}/min",
-            f"{share:.1%} of the budget",
-            f"{limited['refused']} refused, {limited['seconds']:.0f} s",
-            ">= 90 %, none refused",
-            share >= 0.9 and not limited["refused"],
-        ),
-        Row(
-            "peak memory of that fetch over its imports",
-            f"{extra / 1e6:.0f} MB",
-            f"result {result / 1e6:.0f} MB",
-            f"<= {allowed / 1e6:.0f} MB (3 x result + 100)",
-            extra <= allowed,
-        ),
+        beside("freqtrade", f"{peers.freqtrade_version()}, download-data", 2),
+        beside("bare_ccxt", "ccxt.async_support, gathering in memory", 1.2),
+        Row("the same with VectorBT's object", f"{rate['built']:,.0f} candles/s", "", "", None),
+        beside("vectorbt", "vectorbt's CCXTData", 8, "built"),
     ]
-
-
-def _memory_bytes() -> int:
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
 
 
 def main() -> None:
     """Be one of the processes that are measured."""
-    which, url, *rest = sys.argv[1:]
-    if which == "ours":
-        print(json.dumps(ours(url, limiter=False)))
-    elif which == "theirs":
-        print(json.dumps(theirs(url)))
-    else:
-        print(json.dumps(budget(url, float(rest[0]))))
+    who, url = sys.argv[1:]
+    print(json.dumps(ours(url, built=who == "built")))
 
 
 if __name__ == "__main__":
