@@ -29,6 +29,7 @@ __all__ = [
     "faults",
     "given",
     "merge",
+    "merged_times",
     "overlay",
     "union_times",
 ]
@@ -397,10 +398,14 @@ def overlay(first: Candles, second: Candles) -> Candles:
 
 def union_times(tables: Iterable[Candles]) -> NDArray[np.int64]:
     """Give the sorted union of the open times of several tables, int64 (n,)."""
-    times = [t.open_time for t in tables]
+    return merged_times([table.open_time for table in tables])
+
+
+def merged_times(times: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Give the sorted union of several arrays of open times, int64 (n,)."""
     if not times:
         return np.empty(0, np.int64)
     first = times[0]
-    if all(len(t) == len(first) and np.array_equal(t, first) for t in times[1:]):
+    if all(one is first or np.array_equal(one, first) for one in times[1:]):
         return first
     return np.unique(np.concatenate(times))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from backtester.data.candles import Answer, Candles
-from backtester.data.errors import DatasetNotFoundError
+from backtester.data.errors import DatasetNotFoundError, OptionError
 from backtester.data.home import home_in
 from backtester.data.model import DatasetKey, Interval, Served
 from backtester.data.storage.data_storage import DataStorage
@@ -58,3 +58,31 @@ def test_a_misspelled_exchange_gets_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError) as caught:
         DataStorage(tmp_path).load_data("binance", "1h")
     assert caught.value.suggestions == []
+
+
+@pytest.mark.parametrize("storage", ["pickle", "sqlite"])
+def test_a_column_of_many_symbols_stands_side_by_side(tmp_path: Path, storage: str) -> None:
+    """One index for all, NaN where a symbol has no candle, names as they were asked for."""
+    found = {"BTC/USDT": candle_table(0, 1, 2, 5), "ETH/USDT": candle_table(1, 2, 3)}
+    home_in(tmp_path, storage).store.commit(
+        KEY, [Answer(name, Interval(0, 6 * HOUR), table) for name, table in found.items()]
+    )
+    data = DataStorage(tmp_path, storage)
+    nan = float("nan")
+    hours = [pd.Timestamp(hour * HOUR, unit="ms", tz="UTC") for hour in (0, 1, 2, 3, 5)]
+    closes = pd.DataFrame(
+        {"BTC/USDT": [1.5, 1.5, 1.5, nan, 1.5], "ETH/USDT": [nan, 1.5, 1.5, 1.5, nan]},
+        index=pd.DatetimeIndex(hours).as_unit("ms"),
+    )
+    pd.testing.assert_frame_equal(data.load_column("Close", "sandbox", "1h"), closes)
+    part = data.load_column(
+        "Volume", "sandbox", "1h", ["ETHUSDT"], start_date=hours[2], end_date=hours[3]
+    )
+    assert part.to_dict("list") == {"ETHUSDT": [9.0]}
+    assert list(part.index) == [hours[2]]
+    none = data.load_column("Open", "sandbox", "1h", "BTC/USDT", start_date=hours[3])
+    assert none.to_dict("list") == {"BTC/USDT": [1.0]}
+    with pytest.raises(OptionError, match="no column 'close'; use one of Open, High"):
+        data.load_column("close", "sandbox", "1h")
+    with pytest.raises(DatasetNotFoundError, match="SOL/USDT"):
+        data.load_column("Close", "sandbox", "1h", ["SOL/USDT"])

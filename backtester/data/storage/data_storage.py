@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from backtester.data.candles import Answer, Candles, Revision, check, given
+from backtester.data.candles import (
+    COLUMNS,
+    Answer,
+    Candles,
+    Revision,
+    check,
+    given,
+    merged_times,
+)
 from backtester.data.dates import DateLike, parse_date
 from backtester.data.errors import DatasetNotFoundError, OptionError
 from backtester.data.fetching.planning import closed_end
@@ -22,7 +30,9 @@ from backtester.data.storage.store import DatasetSummary
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DataStorage", "data_storage", "fetch_kwargs"]
+    from backtester.data.storage.store import Column
+
+__all__ = ["DataStorage", "column_frame", "data_storage", "fetch_kwargs"]
 
 _MEGABYTE = 1_000_000
 
@@ -141,6 +151,63 @@ class DataStorage:
             metadata=dict(dataset.metadata),
             fetch_kwargs=fetch_kwargs(key, self._home().folder),
         )
+
+    def load_column(
+        self,
+        column: str,
+        exchange_id: str,
+        timeframe: str,
+        symbols: Any = None,
+        market_type: str = "spot",
+        start_date: DateLike = None,
+        end_date: DateLike = None,
+    ) -> pd.DataFrame:
+        """Load one column of stored candles, such as all closes, without any network.
+
+        Costs a fraction of `load_data` where many symbols are stored: of each candle only this
+        column is decoded.
+
+        Parameters
+        ----------
+        column : str
+            ``'Open'``, ``'High'``, ``'Low'``, ``'Close'`` (quote units) or ``'Volume'`` (base
+            units).
+        exchange_id, timeframe : str
+        symbols : str or list of str, optional
+            All that are stored when not given.
+        market_type : str
+        start_date, end_date : date, optional
+            Candles that open in ``[start_date, end_date)``, UTC; all when not given.
+
+        Returns
+        -------
+        DataFrame, shape (n, symbols)
+            float64, a column per symbol under the name asked for; index the open times of all of
+            them, UTC, strictly increasing. NaN where a symbol has no candle.
+
+        Raises
+        ------
+        OptionError
+            There is no such column.
+        DatasetNotFoundError
+            Nothing, or not all of `symbols`, is stored.
+        CorruptDatasetError
+            The file is damaged, foreign or hostile.
+        """
+        if column not in COLUMNS:
+            known = ", ".join(COLUMNS)
+            raise OptionError(f"there is no column {column!r}; use one of {known}", value=column)
+        key = DatasetKey.of(exchange_id, market_type, timeframe)
+        found = self.names(key, None if symbols is None else _symbols(symbols))
+        within = None
+        if start_date is not None or end_date is not None:
+            now = _now_ms()
+            within = Interval(
+                0 if start_date is None else parse_date(start_date, now_ms=now, param="start_date"),
+                now if end_date is None else parse_date(end_date, now_ms=now, param="end_date"),
+            )
+        columns = self._home().store.read_column(key, column, list(found.values()), within=within)
+        return column_frame({name: columns[symbol] for name, symbol in found.items()})
 
     def get_storage_summary(self) -> dict[str, Any]:
         """Summarise all datasets without reading their candles.
@@ -354,6 +421,29 @@ def _nothing_stored(key: DatasetKey, home: Home) -> DatasetNotFoundError:
     return DatasetNotFoundError(
         f"nothing is stored of {key} in {home.folder}{hint}", key=str(key), suggestions=near
     )
+
+
+def column_frame(columns: Mapping[str, Column]) -> pd.DataFrame:
+    """Lay columns of several symbols side by side, NaN where one has no candle.
+
+    Parameters
+    ----------
+    columns : mapping of str to (int64 (n,), float64 (n,))
+        Open times, UTC epoch milliseconds, and values; see `Store.read_column`.
+    """
+    import numpy as np
+    import pandas as pd
+
+    times = merged_times([times for times, _ in columns.values()])
+    values = np.empty((len(columns), len(times)))
+    for row, (own, column) in zip(values, columns.values(), strict=True):
+        if len(own) == len(times):
+            row[:] = column
+        else:
+            row[:] = np.nan
+            row[np.searchsorted(times, own)] = column
+    index = pd.DatetimeIndex(times.view("datetime64[ms]"), tz="UTC")
+    return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
 
 
 def _not_stored(name: str, held: Iterable[str], key: DatasetKey) -> NoReturn:
