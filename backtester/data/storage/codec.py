@@ -178,7 +178,7 @@ class _Ticks:
             exponent = _exponent_of(sample)
             if exponent is None:
                 return None
-            whole, ulps, fits = _measured(values, exponent)
+            whole, ulps, fits = _measured(values, _POWERS[exponent])
             odd_at = np.flatnonzero(~fits)
             if len(odd_at) <= max(2, int(_MOST_ODD * len(values))):
                 return cls(exponent, *_without(whole, ulps, odd_at), odd_at, _bits(values)[odd_at])
@@ -195,23 +195,24 @@ def _exponent_of(sample: Floats) -> int | None:
     finite = sample[np.isfinite(sample)]
     if len(finite) == 0:
         return None
-    for exponent in range(_MOST_EXPONENT + 1):
-        fits = _measured(finite, exponent)[2]
-        if fits.mean() >= 1 - _MOST_ODD:
-            return exponent
-    return None
+    fits = _measured(finite, _POWERS[:, np.newaxis])[2]  # all exponents at once
+    enough = np.flatnonzero(fits.mean(axis=1) >= 1 - _MOST_ODD)
+    return int(enough[0]) if len(enough) else None
 
 
-def _measured(values: Floats, exponent: int) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _measured(values: Floats, power: Any) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     """Give ticks, differences in the last place, and which values these describe exactly."""
-    power = _POWERS[exponent]
     with np.errstate(over="ignore", invalid="ignore"):
-        near = np.rint(values * power) + 0.0  # -0.0 is no decimal
+        near = values * power
+        np.rint(near, out=near)
+        near += 0.0  # -0.0 is no decimal
         fits = np.abs(near) < _MOST_TICKS  # NaN compares false
         if not fits.all():
-            near = np.where(fits, near, 0.0)
-        ulps = _bits(values) - _bits(near / power)  # may wrap around, and then does not fit
-    fits &= (ulps <= _MOST_ULPS) & (ulps >= -_MOST_ULPS)
+            near[~fits] = 0.0
+        again = near / power
+        ulps = np.subtract(_bits(values), _bits(again), out=_bits(again))  # may wrap: does not fit
+    fits &= ulps <= _MOST_ULPS
+    fits &= ulps >= -_MOST_ULPS
     return near.astype(np.int64), ulps, fits
 
 
@@ -233,10 +234,13 @@ def _ints(values: Ints, exponent: int = 0) -> _Stream:
         return _Stream(_Kind.EQUAL, exponent=exponent, base=low)
     if low >= 0:
         kind, base, width = _Kind.FRAMED, low, _width(high - low)
-        unsigned = (values - low).astype(_UNSIGNED[width])
+        unsigned = values.astype(_UNSIGNED[width])
+        if low:  # in the narrow type, which wraps around to the same
+            unsigned -= np.array(low).astype(_UNSIGNED[width])
     else:
         kind, base, width = _Kind.ZIGZAG, 0, _width(2 * max(high, -low))
-        unsigned = ((values << 1) ^ (values >> 63)).astype(_UNSIGNED[width])
+        signed = values.astype(_SIGNED[width])
+        unsigned = (signed << 1 ^ signed >> 8 * width - 1).view(_UNSIGNED[width])
     return _Stream(kind, width, exponent, base, blosc.compress_array(unsigned))
 
 

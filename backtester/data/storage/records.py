@@ -43,6 +43,7 @@ __all__ = [
     "grown",
     "in_the_way",
     "joined",
+    "lengthened",
     "period_name",
     "period_of",
     "read_record",
@@ -251,6 +252,13 @@ def grown(record: Record, table: Candles) -> Record:
         first_ms=first if record.first_ms is None else min(first, record.first_ms),
         last_ms=last if record.last_ms is None else max(last, record.last_ms),
     )
+
+
+def lengthened(record: Record, newer: Candles) -> Record:
+    """Put newer candles behind the tail."""
+    if not len(newer):
+        return record
+    return replace(grown(record, newer), tail=record.tail + tail_of(newer))
 
 
 def firsts(segments: Sequence[Segment]) -> NDArray[np.int64]:

@@ -33,6 +33,7 @@ from backtester.data.storage.records import (
     grown,
     in_the_way,
     joined,
+    lengthened,
     period_of,
 )
 from backtester.data.storage.store import Dataset, SymbolSummary, merged_metadata
@@ -70,7 +71,9 @@ _DAMAGE = {
     sqlite3.SQLITE_MISMATCH,
 }
 
-_TAIL_ROWS = 32
+_APPENDED_ROWS = 32
+"""Up to so many new candles at once go into the tail; more are chunks of their own."""
+_TAIL_ROWS = 64
 """A tail is merged into its chunk when it has this many rows, or up to twice as many: each
 symbol has a length of its own, so that not all are merged by the same commit."""
 _MANY = 16
@@ -243,10 +246,12 @@ class SqliteDataset:
             with suppress(sqlite3.DatabaseError):
                 query = f"SELECT symbol, record FROM series ORDER BY symbol {order}"  # noqa: S608
                 for symbol, data in self._execute(query):
+                    if not isinstance(symbol, str):
+                        continue
                     if last is not None and (symbol <= last) == (order == "ASC"):
                         break  # a table that leads back into itself
                     last = symbol
-                    if isinstance(symbol, str) and isinstance(data, bytes) and symbol not in seen:
+                    if isinstance(data, bytes) and symbol not in seen:
                         seen[symbol] = data
                         yield symbol, data
                 else:
@@ -550,14 +555,14 @@ class SqliteDataset:
         record = Record() if data is None else self._parsed(symbol, data)
         coverage = record.coverage.add(one.span for one in answers)
         newer = appended(record, answers)
-        most = _most_tail_rows(symbol)
-        if newer is None or len(newer) > most:
+        if newer is None or len(newer) > _APPENDED_ROWS:
             changed = self._merged(symbol, record, answers)
         else:
-            if record.tail_rows + len(newer) > most:
-                record = self._without_tail(symbol, record)
-            changed = replace(grown(record, newer), tail=record.tail + records.tail_of(newer))
-        self._write_record(symbol, replace(changed, coverage=coverage), new=data is None)
+            fits = record.tail_rows + len(newer) <= _most_tail_rows(symbol)
+            changed = lengthened(record if fits else self._without_tail(symbol, record), newer)
+        self._write_record(
+            symbol, replace(changed, coverage=coverage), old=None if data is None else record
+        )
 
     def _merged(self, symbol: str, record: Record, answers: Sequence[Answer]) -> Record:
         """Merge answers into chunks, of which only those in the way are read and rewritten."""
@@ -661,7 +666,7 @@ class SqliteDataset:
                 self._drop(several)
                 several = [self._write_chunk(symbol, table)]
             segments += several
-        self._write_record(symbol, replace(record, segments=tuple(segments)), new=False)
+        self._write_record(symbol, replace(record, segments=tuple(segments)), old=record)
 
     def loose(self) -> list[str]:
         """List the symbols that `fold` has something to do for."""
@@ -674,7 +679,7 @@ class SqliteDataset:
         if series.revisions:
             data = records.write_revisions(series.revisions, self._name(symbol))
             self._execute("INSERT INTO revisions VALUES (?, ?)", (symbol, data))
-        self._write_record(symbol, replace(record, revisions=len(series.revisions)), new=True)
+        self._write_record(symbol, replace(record, revisions=len(series.revisions)))
 
     def delete(self, symbols: Sequence[str]) -> int:
         """Remove symbols with all there is of them; give how many are left."""
@@ -704,10 +709,13 @@ class SqliteDataset:
         self._notes = zlib.crc32(data)
         self._write_identity()
 
-    def _write_record(self, symbol: str, record: Record, *, new: bool) -> None:
-        loose = record.loose(self._timeframe)
+    def _write_record(self, symbol: str, record: Record, *, old: Record | None = None) -> None:
         data = records.write_record(record, self._name(symbol))
-        if not new:
+        if old is not None and old.segments is record.segments:
+            self._execute("UPDATE series SET record = ? WHERE symbol = ?", (data, symbol))
+            return
+        loose = record.loose(self._timeframe)
+        if old is not None:
             self._execute(
                 "UPDATE series SET loose = ?, record = ? WHERE symbol = ?", (loose, data, symbol)
             )
