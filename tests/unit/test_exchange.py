@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -379,6 +380,20 @@ def test_the_limits_an_exchange_states_are_heeded(world: World) -> None:
         return before, exchange.seconds_for(300)
 
     assert with_exchange(work, "sandbox", "spot", world.config) == (0.0, 540.0)
+
+
+def test_only_what_a_limit_can_use_is_under_way_where_nothing_counts_it() -> None:
+    """Half a second's worth, unless the answers tell what is used, or nothing is limited."""
+
+    def at_once(exchange_id: str, market_type: str = "spot", **config: Any) -> int:
+        return Exchange(exchange_id, MarketType.parse(market_type), config).at_once(24)
+
+    known = {"binance": 24, "gate": 24, "kucoin": 24}  # their answers count
+    pages_a_second = {"okx": 10, "coinbase": 10, "kraken": 1 / 1.2, "bitget": 20, "bybit": 120}
+    known |= {name: min(math.ceil(rate / 2) + 1, 24) for name, rate in pages_a_second.items()}
+    assert {name: at_once(name) for name in known} == known
+    assert 2 <= at_once("bitstamp") <= 24, "without a row, by ccxt's pace"
+    assert at_once("okx", enableRateLimit=False) == 24
 
 
 def test_a_stored_answer_imports_neither_ccxt_nor_vectorbt(world: World) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ __all__ = ["Exchange", "require_known"]
 _UNLIMITED = (Limit(10**12, 1.0),)
 _GENERIC_WINDOW_S = 4.0
 _DOWNLOAD_S = 300.0
+_SLOW_S = 0.5
 _COST_PARTS = 100  # ccxt's costs are fractions; the ledger counts whole units
 
 _DAY = Timeframe.parse("1d")
@@ -183,6 +185,21 @@ class Exchange:
         """Give how long the budget makes requests of this weight wait at least, seconds."""
         limit = self.budget.limits[0]
         return max(0.0, weight / limit.weight - 1.0) * limit.window_s
+
+    def at_once(self, most: int) -> int:
+        """Give how many pages to have under way, at most so many.
+
+        Where the exchange's answers count what is used, or nothing is limited, that is the most.
+        Elsewhere what others use of the same address shows only by a refusal, and all that is
+        under way then is refused with it: so no more than the limit can use while a slow request
+        takes its time.
+        """
+        row, counted = self.capability, self.capability.used_weight_header
+        if not self._limited or counted or row.remaining_weight_headers:
+            return most
+        page = row.weight(row.page_size) if row.limits else _COST_PARTS
+        rate = min(limit.weight / limit.window_s for limit in self.budget.limits) / page
+        return min(most, math.ceil(rate * _SLOW_S) + 1)
 
     def require_timeframe(self, timeframe: Timeframe) -> None:
         """Check that the exchange has candles of this length.

@@ -60,7 +60,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 IN_FLIGHT = 24
-"""Requests under way at once: enough for any budget at 200 ms, few enough to hold in memory."""
+"""Requests under way at once, at the most: enough for any budget at 200 ms, few enough to hold in
+memory. See `Exchange.at_once`."""
 ATTEMPTS = 6
 """Tries of one window: with the waits between them about half a minute of trouble."""
 DEADLINE_S = 300.0
@@ -139,12 +140,13 @@ class Fetcher:
         self._retain = retain
         self._stop: DataError | None = None
         self._page_size = exchange.capability.page_of(timeframe)
+        self._at_once = exchange.at_once(IN_FLIGHT)
         self._begun_ms = time.time_ns() // 1_000_000
         self._last_success = time.monotonic()
 
     async def run(self, jobs: list[SeriesJob]) -> None:
         """Fetch all jobs; each ends with all its answers, or with its error set."""
-        await _in_parallel(self._begin(job) for job in jobs)
+        await _in_parallel((self._begin(job) for job in jobs), self._at_once)
         sound = [job for job in jobs if job.error is None]
         if self._archives is not None:
             for job in sound:
@@ -173,7 +175,9 @@ class Fetcher:
                 for job, intervals in parts
             ]
         )
-        await _in_parallel(self._read(by_symbol[page.symbol], page) for page in pages)
+        await _in_parallel(
+            (self._read(by_symbol[page.symbol], page) for page in pages), self._at_once
+        )
 
     async def forming(self, market: Market, open_time: int) -> Candles:
         """Ask for the candle that is still forming; it is handed out and never stored."""
@@ -455,8 +459,8 @@ async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U
     return tasks[0].result(), tasks[1].result()
 
 
-async def _in_parallel(work: Iterator[Awaitable[None]]) -> None:
-    """Run a stream of coroutines, `IN_FLIGHT` at a time, creating each only when it starts."""
+async def _in_parallel(work: Iterator[Awaitable[None]], at_once: int) -> None:
+    """Run a stream of coroutines, so many at a time, creating each only when it starts."""
 
     async def worker() -> None:
         for one in work:  # the workers share the iterator
@@ -464,7 +468,7 @@ async def _in_parallel(work: Iterator[Awaitable[None]]) -> None:
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(IN_FLIGHT):
+            for _ in range(at_once):
                 group.create_task(worker())
     except BaseExceptionGroup as errors:  # one failure is what the caller can act on
         raise errors.exceptions[0] from None
