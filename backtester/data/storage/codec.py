@@ -408,7 +408,7 @@ def _sense() -> Iterator[None]:
     try:
         with np.errstate(all="ignore"):  # nonsense is not news
             yield
-    except (ValueError, IndexError, OverflowError, TypeError) as error:
+    except (ValueError, IndexError, OverflowError, TypeError, struct.error) as error:
         raise UnreadableError(f"a chunk does not make sense ({error})") from error
 
 

@@ -247,7 +247,7 @@ class SqliteDataset:
                 query = f"SELECT symbol, record FROM series ORDER BY symbol {order}"  # noqa: S608
                 for symbol, data in self._execute(query):
                     if not isinstance(symbol, str):
-                        continue
+                        break
                     if last is not None and (symbol <= last) == (order == "ASC"):
                         break  # a table that leads back into itself
                     last = symbol
@@ -476,13 +476,14 @@ class SqliteDataset:
             raise self._damaged("its tables are not those of a dataset")
 
     def _read_identity(self, *, salvage: bool) -> dict[str, Any]:
+        identity: Any = None
         try:
             data = self._part(_IDENTITY)
-            identity: Any = None if data is None else orjson.loads(data)
-        except (CorruptDatasetError, ValueError):
+            with suppress(ValueError):
+                identity = None if data is None else orjson.loads(data)
+        except CorruptDatasetError:
             if not salvage:
                 raise
-            identity = None
         if not _is_identity(identity):
             if salvage:  # records and chunks say themselves whose they are
                 return {"id": "", "symbols": 0, "names": 0, "position": 0, "notes": 0}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,9 +31,7 @@ _HEADER = struct.Struct(">8I")
 _MAGIC = 0x377F0682
 """Its last bit says that checksums are made of big-endian words."""
 _FRAME_HEADER_BYTES = 24
-_PAGE_BYTES = 16_384
-"""What our files have; used where the header is damaged."""
-_PAGE_SIZES = {1 << power for power in range(9, 17)}
+_PAGE_SIZES = [1 << power for power in range(9, 17)]
 _BATCH_FRAMES = 128
 
 
@@ -59,44 +57,48 @@ def is_damaged(path: Path) -> bool:
 
 
 def _damage(log: bytes) -> int | None:
-    """Give where the first wrong frame begins that whole transactions stand behind, or None."""
-    words, page, salts, seed = _read_header(log)
-    size = _FRAME_HEADER_BYTES + page
-    count = (len(log) - _HEADER.size) // size
-    if count <= 0:
+    """Give where the first damage is that whole transactions stand behind, or None."""
+    if len(log) < _HEADER.size:
         return None
-    frames = np.frombuffer(log, np.uint8, count * size, _HEADER.size).reshape(count, size)
-    heads = np.ascontiguousarray(frames[:, :_FRAME_HEADER_BYTES]).view(">u4")
-    ours = (heads[:, 2:4] == (heads[0, 2:4] if salts is None else salts)).all(axis=1)
-    seeds = np.concatenate([np.array([seed], np.uint32), heads[:-1, 4:6].astype(np.uint32)])
-    sound = ours.copy()
-    # In batches, so that no second copy of the whole is made.
-    for at in range(0, count, _BATCH_FRAMES):
-        batch = slice(at, at + _BATCH_FRAMES)
-        data = np.concatenate([frames[batch, :8], frames[batch, _FRAME_HEADER_BYTES:]], axis=1)
-        sums = _continued(seeds[batch], data.view(words).astype(np.uint32, copy=False))
-        sound[batch] &= (sums == heads[batch, 4:6]).all(axis=1)
-    if salts is None:  # then SQLite forgets them all
-        return 0 if (sound & (heads[:, 1] != 0)).any() else None
-    wrong = np.flatnonzero(~sound)
-    first = int(wrong[0]) if len(wrong) else count
-    ends = np.flatnonzero(ours[first:] & (heads[first:, 1] != 0))
-    if len(ends) and sound[first + int(ends[0]) + 1 :].any():
-        return _HEADER.size + first * size
+    magic, _, page, _, *salts, one, other = _HEADER.unpack_from(log)
+    order = ">u4" if magic & 1 else "<u4"
+    head = np.frombuffer(log, order, 6).astype(np.uint32)[None]
+    sums = _continued(np.zeros((1, 2), np.uint32), head)[0].tolist()
+    if magic & ~1 == _MAGIC and sums == [one, other] and page in _PAGE_SIZES:
+        heads, sound = _checked(log, page, order, (one, other))
+        ours = (heads[:, 2:4] == np.array(salts, np.uint32)).all(axis=1)
+        sound &= ours
+        first = int(np.argmin(sound)) if not sound.all() else len(sound)
+        # Where the next one continues it, the wrong frame is of this log, whatever it says.
+        ours[first : first + 1] |= sound[first + 1 : first + 2]
+        ends = np.flatnonzero(ours[first:] & (heads[first:, 1] != 0))
+        lost = len(ends) and sound[first + int(ends[0]) + 1 :].any()
+        return _HEADER.size + first * (_FRAME_HEADER_BYTES + page) if lost else None
+    # SQLite takes a log without a sound header for an empty one.
+    for page in _PAGE_SIZES:
+        for order in ("<u4", ">u4"):
+            heads, sound = _checked(log, page, order, (one, other))
+            if (sound & (heads[:, 1] != 0)).any():
+                return 0
     return None
 
 
-def _read_header(log: bytes) -> tuple[str, int, Any, tuple[int, int]]:
-    """Give how words are written, the page size, the salts (None: damaged) and the first seed."""
-    if len(log) < _HEADER.size:
-        return "<u4", _PAGE_BYTES, None, (0, 0)
-    magic, _, page, _, *salts, one, other = _HEADER.unpack_from(log)
-    words = ">u4" if magic & 1 else "<u4"
-    head = np.frombuffer(log, words, 6).astype(np.uint32)[None]
-    sums = _continued(np.zeros((1, 2), np.uint32), head)[0].tolist()
-    if magic & ~1 != _MAGIC or sums != [one, other] or page not in _PAGE_SIZES:
-        return "<u4", _PAGE_BYTES, None, (one, other)
-    return words, page, np.array(salts, np.uint32), (one, other)
+def _checked(
+    log: bytes, page: int, order: str, seed: tuple[int, int]
+) -> tuple[Words, NDArray[np.bool_]]:
+    """Give the headers of all frames, and which checksums continue those before them."""
+    size = _FRAME_HEADER_BYTES + page
+    count = (len(log) - _HEADER.size) // size
+    frames = np.frombuffer(log, np.uint8, count * size, _HEADER.size).reshape(count, size)
+    heads = np.ascontiguousarray(frames[:, :_FRAME_HEADER_BYTES]).view(">u4").astype(np.uint32)
+    seeds = np.concatenate([np.array([seed], np.uint32), heads[:-1, 4:6]])
+    sound = np.zeros(count, np.bool_)
+    for at in range(0, count, _BATCH_FRAMES):  # so that no second copy of the whole is made
+        batch = slice(at, at + _BATCH_FRAMES)
+        data = np.concatenate([frames[batch, :8], frames[batch, _FRAME_HEADER_BYTES:]], axis=1)
+        sums = _continued(seeds[batch], data.view(order).astype(np.uint32, copy=False))
+        sound[batch] = (sums == heads[batch, 4:6]).all(axis=1)
+    return heads, sound
 
 
 def _continued(seeds: Words, words: Words) -> Words:
