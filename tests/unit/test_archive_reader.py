@@ -138,6 +138,15 @@ def test_a_flipped_bit_inside_a_zip_is_refused() -> None:
         reader.read(bytes(blob), NAME, ONE_MINUTE, DAY_ONE)
 
 
+@pytest.mark.parametrize("at", [16, 24], ids=["sum", "size"])
+def test_a_member_that_is_not_what_the_directory_says_is_refused(at: int) -> None:
+    """Its sum and its size are compared, though it inflates without a fault."""
+    blob = bytearray(packed(row(START)))
+    blob[blob.index(b"PK\x01\x02") + at] ^= 1
+    with pytest.raises(BadResponseError, match="no sound zip file"):
+        reader.read(bytes(blob), NAME, ONE_MINUTE, DAY_ONE)
+
+
 # ------------------------------------------------------------------ numbers
 
 

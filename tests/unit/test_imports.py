@@ -152,7 +152,8 @@ def test_one_package_knows_vectorbt() -> None:
 def test_the_centre_touches_nothing_outside() -> None:
     """It knows no exchange, no engine, no disk and no clock; errors are told by name."""
     for name in ("model", "dates", "candles", "fetching/planning", "fetching/paging",
-                 "fetching/symbols"):  # fmt: skip
+                 "fetching/symbols", "fetching/decimals", "fetching/klines",
+                 "fetching/rows"):  # fmt: skip
         found = imports_of(PACKAGE / "data" / f"{name}.py")
         assert found.isdisjoint({*EXCHANGES, *ENGINES, "pandas", "os", "pathlib", "time",
                                  "socket", "sqlite3", "asyncio"})  # fmt: skip

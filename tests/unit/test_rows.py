@@ -102,3 +102,13 @@ def test_a_class_that_computes_its_cells_is_left_alone() -> None:
     """A number that is no cell of the row cannot be read by columns."""
     assert RowsPage.of([ROW], lambda row: [*bybit(row)[:5], float(row[5]) * 2]) is None
     assert RowsPage.of([ROW], lambda row: bybit(row)[:5]) is None
+
+
+@pytest.mark.parametrize("rows", [[ROW, [*ROW[:5], "2.5", "9"]], [[*ROW[:5], "2.5", "9"], ROW]])
+def test_a_class_that_reads_some_rows_otherwise_is_left_alone(rows: Any) -> None:
+    """The first and the last row are compared with what ccxt makes of them."""
+
+    def moody(row: Any) -> Any:
+        return [*bybit(row)[:5], 99.0 if row[5] == "1.5" else float(row[5])]
+
+    assert RowsPage.of(rows, moody) is None
