@@ -70,7 +70,8 @@ def _damage(log: bytes) -> int | None:
         sound &= ours
         first = int(np.argmin(sound)) if not sound.all() else len(sound)
         # Where the next one continues it, the wrong frame is of this log, whatever it says.
-        ours[first : first + 1] |= sound[first + 1 : first + 2]
+        if sound[first + 1 : first + 2].any():
+            ours[first] = True
         ends = np.flatnonzero(ours[first:] & (heads[first:, 1] != 0))
         lost = len(ends) and sound[first + int(ends[0]) + 1 :].any()
         return _HEADER.size + first * (_FRAME_HEADER_BYTES + page) if lost else None
