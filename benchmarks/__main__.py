@@ -12,7 +12,16 @@ from rich.table import Table
 
 from benchmarks.harness import machine
 
-NAMES = ("cache_hit", "command", "costs", "fetching", "archives", "limiter", "vectorbt_data")
+NAMES = (
+    "cache_hit",
+    "command",
+    "costs",
+    "fetching",
+    "archives",
+    "limiter",
+    "storage",
+    "vectorbt_data",
+)
 
 
 def main() -> None:

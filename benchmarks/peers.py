@@ -1,7 +1,7 @@
 """Other programs that fetch candles, run against the same local server as ours.
 
 freqtrade pins what it needs, so it lives in a virtual environment of its own,
-made at the first use (`PEERS`, or the one that ``BENCH_PEERS`` names) from PyPI.
+made at the first use (`PEERS`, or the one that ``BENCH_PEERS`` names) from PyPI; so does ArcticDB.
 """
 
 from __future__ import annotations
@@ -19,19 +19,35 @@ from typing import Any
 from benchmarks.harness import ROOT
 
 PEERS = Path(os.environ.get("BENCH_PEERS") or ROOT / ".venv-peers")
+ARCTICDB = Path(os.environ.get("BENCH_ARCTICDB") or ROOT / ".venv-arcticdb")
+"""ArcticDB takes no pandas 3."""
 _DRIVER = ROOT / "benchmarks" / "freqtrade_download.py"
 
 
 @cache
-def freqtrade_python() -> str:
-    """Give the interpreter of an environment with freqtrade; made if there is none."""
-    python = PEERS / "bin" / "python"
+def interpreter(package: str, home: Path) -> str | None:
+    """Give the interpreter of an environment with a package, made if there is none.
+
+    None where that fails.
+    """
+    python = home / "bin" / "python"
     if not python.exists():
-        print(f"Installing freqtrade into {PEERS} (a minute or two) …", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+        print(f"Installing {package} into {home} (a minute or two) …", flush=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "freqtrade"], check=True)
-    return str(python)
+        for command in ([sys.executable, "-m", "venv", str(home)], [*pip, package]):
+            if subprocess.run(command, check=False).returncode:
+                return None
+    asked = [str(python), "-c", f"import importlib.metadata as m; m.version({package!r})"]
+    done = subprocess.run(asked, check=False, stderr=subprocess.DEVNULL)
+    return None if done.returncode else str(python)
+
+
+def freqtrade_python() -> str:
+    """Give the interpreter of an environment with freqtrade."""
+    python = interpreter("freqtrade", PEERS)
+    if python is None:
+        raise RuntimeError(f"freqtrade is not installed in {PEERS}")
+    return python
 
 
 def freqtrade(url: str, symbols: list[str], start: str, end: str, *, archives: bool) -> Any:
