@@ -1,8 +1,8 @@
 """Candle tables: what one is, checking a page, merging answers into a series.
 
 Pure: no clock, no disk, no network. A series travels as arrays: `open_time`
-int64 (n,) in UTC epoch milliseconds and `values` float64 (n, 5) with the
-columns of `COLUMNS`.
+int64 (n,) in UTC epoch milliseconds and `values` float64 (n, k) with the
+columns of `COLUMNS`, and as many of `EXTRAS` as were asked for.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "EXTRAS",
     "Answer",
     "Candles",
     "Revision",
     "Series",
+    "alike",
     "check",
     "faults",
     "given",
@@ -36,6 +38,9 @@ __all__ = [
 
 COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 """Open, high, low, close in quote units, volume in base units."""
+EXTRAS = ("Quote volume", "Trades", "Taker buy volume", "Taker buy quote volume")
+"""What some exchanges tell besides: the volume in quote units, the number of trades, and what of
+both volumes takers bought. A table has a first part of them; NaN is what is not known."""
 
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
 
@@ -51,12 +56,16 @@ class Candles:
     open_time: NDArray[np.int64]
     """Open times, UTC epoch milliseconds, shape (n,), strictly increasing."""
     values: NDArray[np.float64]
-    """Shape (n, 5), columns as in `COLUMNS`."""
+    """Shape (n, k), columns as in `COLUMNS` and the first k - 5 of `EXTRAS`."""
 
     def __post_init__(self) -> None:
         if self.open_time.dtype != np.int64 or self.values.dtype != np.float64:
             raise CandleError("candles are int64 times and float64 values")
-        if self.values.shape != (len(self.open_time), len(COLUMNS)):
+        width = self.values.shape[-1]
+        if not len(COLUMNS) <= width <= len(COLUMNS) + len(EXTRAS) or self.values.shape != (
+            len(self.open_time),
+            width,
+        ):
             raise CandleError(
                 f"candles of shape {self.values.shape} for {len(self.open_time)} times"
             )
@@ -71,8 +80,14 @@ class Candles:
     def of(cls, open_time: object, values: object) -> Candles:
         """Build a table from anything array-like, copying it."""
         times = np.array(open_time, dtype=np.int64).reshape(-1)
-        table = np.array(values, dtype=np.float64).reshape(len(times), len(COLUMNS))
-        return cls(times, table)
+        table = np.array(values, dtype=np.float64)
+        width = table.shape[1] if table.ndim == 2 and len(table) else len(COLUMNS)
+        return cls(times, table.reshape(len(times), width))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns of `values`."""
+        return (*COLUMNS, *EXTRAS[: self.values.shape[1] - len(COLUMNS)])
 
     def __len__(self) -> int:
         return len(self.open_time)
@@ -90,6 +105,35 @@ class Candles:
         """Give the candles that open inside `interval`, without copying."""
         first, last = np.searchsorted(self.open_time, (interval.start, interval.end))
         return Candles(self.open_time[first:last], self.values[first:last])
+
+    def plain(self) -> Candles:
+        """Give the table without extra columns, and without copying."""
+        if self.values.shape[1] == len(COLUMNS):
+            return self
+        return Candles(self.open_time, self.values[:, : len(COLUMNS)])
+
+    def widened(self, width: int) -> Candles:
+        """Give the table with at least this many columns, those added unknown."""
+        lacking = width - self.values.shape[1]
+        if lacking <= 0:
+            return self
+        unknown = np.full((len(self), lacking), np.nan)
+        return Candles(self.open_time, np.concatenate((self.values, unknown), axis=1))
+
+    def untold(self, extras: Sequence[int]) -> Candles:
+        """Give the candles of which one of some extra columns, by place in `EXTRAS`, is unknown."""
+        wide = self.widened(len(COLUMNS) + len(EXTRAS)).values
+        told = wide[:, [len(COLUMNS) + at for at in extras]]
+        return self.take(np.asarray(np.isnan(told).any(axis=1)))
+
+    def trimmed(self) -> Candles:
+        """Give the table without last extra columns of which nothing is known."""
+        width = self.values.shape[1]
+        while width > len(COLUMNS) and np.isnan(self.values[:, width - 1]).all():
+            width -= 1
+        if width == self.values.shape[1]:
+            return self
+        return Candles(self.open_time, self.values[:, :width])
 
     def take(self, mask: NDArray[np.bool_]) -> Candles:
         """Give the candles where `mask` is true."""
@@ -185,7 +229,8 @@ class Series:
         for revision in reversed(self.revisions):
             if revision.new_asked_ms > ms:
                 at = int(np.searchsorted(self.candles.open_time, revision.open_time))
-                values[at] = revision.old
+                values[at] = np.nan  # what was told besides is not known any more
+                values[at, : len(COLUMNS)] = revision.old
         first = [int(ms) for ms in self.candles.open_time[:1]]
         whole = Interval(min([*first, *(span.start for span in self.coverage), end - 1]), end)
         return Series(
@@ -246,9 +291,10 @@ def merge(
     (Candles, list of Revision)
         The union of all times, and every stored or earlier candle that a later
         answer changed in any bit, in the order of the answers. Both are what
-        merging the answers one by one gives.
+        merging the answers one by one gives. Extra columns that a later answer does
+        not tell are kept while the candle is the same; they alone make no revision.
     """
-    tables = [stored, *(a.candles for a in answers)]
+    tables = alike([stored, *(a.candles for a in answers)])
     filled = [(number, table) for number, table in enumerate(tables) if len(table)]
     if not filled:
         return stored, []
@@ -258,13 +304,19 @@ def merge(
     times = np.concatenate([t.open_time for t in ordered])
     if bool(np.all(np.diff(times) > 0)):  # pages side by side: nothing to compare
         return Candles(times, np.concatenate([t.values for t in ordered])), []
+    core = len(COLUMNS)
     times = np.concatenate([t.open_time for _, t in filled])
     values = np.concatenate([t.values for _, t in filled])
     source = np.repeat([number for number, _ in filled], [len(t) for _, t in filled])
     order = np.argsort(times, kind="stable")  # stable: of equal times the later answer is last
     times, values, source = times[order], values[order], source[order]
     repeats = np.flatnonzero(times[1:] == times[:-1]) + 1
-    changed = repeats[np.any(_bits(values[repeats]) != _bits(values[repeats - 1]), axis=1)]
+    differ = np.any(_bits(values[repeats, :core]) != _bits(values[repeats - 1, :core]), axis=1)
+    changed = repeats[differ]
+    if values.shape[1] > core:
+        for i in repeats[~differ]:
+            row = values[i]
+            np.copyto(row, values[i - 1], where=np.isnan(row))
     revisions = []
     merged = 0
     for i in changed[np.argsort(source[changed], kind="stable")]:  # by answer, then by time
@@ -274,14 +326,20 @@ def merge(
         revisions.append(
             Revision(
                 int(times[i]),
-                tuple(values[i - 1].tolist()),
-                tuple(values[i].tolist()),
+                tuple(values[i - 1, :core].tolist()),
+                tuple(values[i, :core].tolist()),
                 _asked_at(coverage, int(times[i])),
                 answers[number].asked_ms,
             )
         )
     last = np.append(times[1:] != times[:-1], True)
-    return Candles(times[last], values[last]), revisions
+    return Candles(times[last], values[last]).trimmed(), revisions
+
+
+def alike(tables: Sequence[Candles]) -> list[Candles]:
+    """Give tables the columns of the widest."""
+    width = max(table.values.shape[1] for table in tables)
+    return [table.widened(width) for table in tables]
 
 
 def _asked_at(coverage: Coverage, ms: int) -> int:
@@ -308,8 +366,8 @@ def check(
     ----------
     open_time : int64 (n,)
         UTC epoch milliseconds, in the order of the wire.
-    values : float64 (n, 5)
-        Columns as in `COLUMNS`.
+    values : float64 (n, k)
+        Columns as in `Candles`.
     timeframe : Timeframe
     interval : Interval
         What was asked for.
@@ -338,7 +396,7 @@ def faults(candles: Candles, timeframe: Timeframe) -> Iterator[tuple[str, NDArra
     off = ~timeframe.on_grid(times)
     if off.any():
         yield f"is off the {timeframe} grid", off
-    finite = np.isfinite(table)
+    finite = np.isfinite(table[:, : len(COLUMNS)])
     if not finite.all():
         yield "has a value that is not a finite number", np.asarray(~finite.all(axis=1))
     first, high, low, last = (table[:, at] for at in (_OPEN, _HIGH, _LOW, _CLOSE))
@@ -390,6 +448,7 @@ def overlay(first: Candles, second: Candles) -> Candles:
     """Give the union of two tables; where both have a time, the second's values."""
     if not len(first) or not len(second):
         return first if len(first) else second
+    first, second = alike((first, second))
     times = np.concatenate((second.open_time, first.open_time))
     values = np.concatenate((second.values, first.values))
     unique, at = np.unique(times, return_index=True)  # the first occurrence: the second table's

@@ -19,6 +19,7 @@ from backtester.data.commands.running import run
 from backtester.data.commands.shared import (
     EXIT_FAILED,
     AsJson,
+    ColumnSet,
     ConfigFile,
     DataDir,
     ExchangeId,
@@ -99,6 +100,7 @@ def fetch(
         typer.Option("--no-cache", help="Ask the exchange afresh; its answer is still stored."),
     ] = False,
     source: SourceName = "auto",
+    columns: ColumnSet = "ohlcv",
     prefer_resampling: Annotated[
         bool,
         typer.Option(
@@ -124,7 +126,7 @@ def fetch(
             return
         _require_one(output, symbols=symbols, top=top, inception=inception, start=start)
         from backtester.data.fetching.archives.plan import Source
-        from backtester.data.fetching.request import FetchRequest
+        from backtester.data.fetching.request import FetchRequest, wants_all
         from backtester.data.fetching.symbols import parse_symbols
         from backtester.data.home import home_in
         from backtester.data.model import DatasetKey
@@ -150,6 +152,7 @@ def fetch(
             source=chosen,
             prefer_resampling=prefer_resampling,
             account_only=True,
+            all_columns=wants_all(columns),
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 
@@ -160,6 +163,7 @@ def update(
     exchange: ExchangeId = "binance",
     market_type: MarketTypeName = "spot",
     symbols: SymbolList = None,
+    columns: ColumnSet = "ohlcv",
     end: Annotated[str | None, typer.Option(help="End date, exclusive, UTC. Default: now.")] = None,
     source: SourceName = "auto",
     config: ConfigFile = None,
@@ -173,7 +177,7 @@ def update(
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():
         from backtester.data.fetching.archives.plan import Source
-        from backtester.data.fetching.request import FetchRequest
+        from backtester.data.fetching.request import FetchRequest, wants_all
         from backtester.data.fetching.symbols import parse_symbols
         from backtester.data.home import home_in
         from backtester.data.model import DatasetKey
@@ -189,6 +193,7 @@ def update(
             only_newer=True,
             source=Source.parse(source),
             account_only=True,
+            all_columns=wants_all(columns),
         )
         _run(output, lambda on_event: _pipeline(request, home, on_event))
 

@@ -221,7 +221,7 @@ def resample(series: Series, source: Timeframe, target: Timeframe) -> Series:
     blocks = _joined(known)
     opens, columns = reduce_groups(
         series.candles.open_time,
-        list(series.candles.values.T),
+        list(series.candles.plain().values.T),
         [rule_of(name) for name in COLUMNS],
         target,
         [block.interval for block in blocks],

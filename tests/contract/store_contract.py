@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtester.data.candles import COLUMNS, Answer, Series
+from backtester.data.candles import COLUMNS, EXTRAS, Answer, Series
 from backtester.data.model import DatasetKey, Served
 from backtester.data.storage.store import Dataset, Store, SymbolSummary
 from tests.support.builders import (
@@ -234,6 +235,24 @@ class StoreContract:
         store.fold(KEY)
         assert store.read(KEY).series["X"].candles == table
 
+    @pytest.mark.parametrize("folded", [True, False])
+    def test_extra_columns_are_kept(self, store: Store, folded: bool) -> None:
+        """Where they were told; candles without, and answers that do not tell them, do not mind."""
+        first, second = answer("X", 0, 4), answer("Y", 0, 3)
+        wide = Answer("X", span_of_hours(2, 6), candles_at(hours(2, 6), extras=4), asked_ms=2)
+        narrow = Answer("X", span_of_hours(3, 2), candles_at(hours(3, 2)), asked_ms=3)
+        revising = Answer("X", span_of_hours(6, 1), candles_at(hours(6, 1), seed=5), asked_ms=4)
+        for one in (first, second, wide, narrow, revising):
+            store.commit(KEY, [one])
+            if folded:
+                store.fold(KEY)
+        assert contents(store.read(KEY)) == contents(applied(first, second, wide, narrow, revising))
+        table = store.read(KEY).series["X"].candles
+        assert table.columns == (*COLUMNS, *EXTRAS)
+        told = ~np.isnan(table.values[:, 5:]).any(axis=1)
+        assert told.tolist() == [False, False, True, True, True, True, False, True]
+        assert store.read(KEY).series["Y"].candles.columns == COLUMNS
+
     # -------------------------------------------------------------- notes
 
     def test_notes_are_merged(self, store: Store) -> None:
@@ -344,7 +363,7 @@ class StoreContract:
     def test_any_commits_and_folds(self) -> None:
         """The dataset is always what the protocol's definition makes of the answers so far."""
 
-        @given(st.lists(st.lists(answers(), max_size=3), max_size=6))
+        @given(st.lists(st.lists(answers(extras=(0, 0, 1, 4)), max_size=3), max_size=6))
         def check(steps: list[list[Answer]]) -> None:
             store, expected = self.make(), Dataset(KEY)
             for step in steps:

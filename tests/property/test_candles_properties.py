@@ -53,6 +53,35 @@ def test_merging_is_a_dictionary_update(batch: list[Answer], cuts: list[int]) ->
     assert plain_series(series) == plain_series(Series().with_answers(batch))
 
 
+@given(
+    st.lists(answers(symbols=("X",), last=6, extras=(0, 1, 4)), max_size=8),
+    st.lists(st.integers(0, 20), max_size=4),
+)
+def test_extra_columns_stay_with_their_candle(batch: list[Answer], cuts: list[int]) -> None:
+    """They are kept by answers that say the same candle without them, and go with one revised."""
+    model: dict[int, tuple[bytes, list[float]]] = {}
+    for one in batch:
+        wide = one.candles.widened(9)
+        for time, row in zip(wide.open_time.tolist(), wide.values, strict=True):
+            core, extras = row[:5].tobytes(), row[5:].tolist()
+            before = model.get(time)
+            if before is not None and before[0] == core:
+                extras = [
+                    old if new != new else new for old, new in zip(before[1], extras, strict=True)
+                ]
+            model[time] = (core, extras)
+    series = Series()
+    for part in split(batch, cuts):
+        series = series.with_answers(part)
+    found = series.candles.widened(9)
+    for time, row in zip(found.open_time.tolist(), found.values, strict=True):
+        core, extras = model.pop(time)
+        assert row[:5].tobytes() == core
+        assert row[5:].tobytes() == np.array(extras).tobytes()
+    assert model == {}
+    assert plain_series(series) == plain_series(Series().with_answers(batch))
+
+
 @given(many_answers)
 def test_the_same_answers_again_change_no_candle(batch: list[Answer]) -> None:
     """Merging is idempotent: the last answer of every time is what stays."""

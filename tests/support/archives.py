@@ -31,6 +31,7 @@ class Direct:
     paths: list[str] = field(default_factory=list)
     answer: Callable[[Candles], Candles] = lambda candles: candles
     """What the API makes of the truth."""
+    extra_columns: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         self.tree = ArchiveTree(self.market)

@@ -19,13 +19,17 @@ H1 = Timeframe.parse("1h")
 KEY = DatasetKey.of("binance", "spot", "1h")
 
 
-def candles_at(times: Iterable[int], seed: int = 0) -> Candles:
-    """Make sound candles at `times`; the values are a function of (time, seed)."""
+def candles_at(times: Iterable[int], seed: int = 0, extras: int = 0) -> Candles:
+    """Make sound candles at `times`; the values are a function of (time, seed).
+
+    `extras` is how many extra columns they have.
+    """
     at = np.array(sorted(times), dtype=np.int64)
     mixed = (at // 1000 * 2_654_435_761 + seed * 97_003) % 1_000_003
     middle = 100.0 + mixed / 1_000.0
     spread = 0.5 + (mixed % 17) / 10.0
     columns = [middle - spread / 2, middle + spread, middle - spread, middle + spread / 3, mixed]
+    columns += [mixed * (2.5 + extra) for extra in range(extras)]
     return Candles.of(at, np.column_stack(columns) if len(at) else [])
 
 

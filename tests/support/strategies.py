@@ -45,7 +45,10 @@ def small_spans(last: int = 24) -> st.SearchStrategy[Span]:
 
 @st.composite
 def answers(
-    draw: st.DrawFn, symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT"), last: int = 20
+    draw: st.DrawFn,
+    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT"),
+    last: int = 20,
+    extras: tuple[int, ...] = (0,),
 ) -> Answer:
     """An answer about some hours after `START`; equal seeds agree, different ones revise."""
     interval = draw(small_intervals(last))
@@ -56,7 +59,11 @@ def answers(
     return Answer(
         draw(st.sampled_from(symbols)),
         Interval(START + interval.start * HOUR, START + interval.end * HOUR),
-        candles_at((START + hour * HOUR for hour in shown), draw(st.integers(0, 2))),
+        candles_at(
+            (START + hour * HOUR for hour in shown),
+            draw(st.integers(0, 2)),
+            draw(st.sampled_from(extras)),
+        ),
         served,
         draw(st.integers(1, 99)),
     )

@@ -30,9 +30,9 @@ HEADER = (
 def packed(text: str, **more: str) -> bytes:
     blob = io.BytesIO()
     with zipfile.ZipFile(blob, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("table.csv", text)
-        for name, other in more.items():
-            archive.writestr(name, other)
+        for name, content in {"table.csv": text, **more}.items():
+            member = zipfile.ZipInfo(name)  # of a fixed date: the bytes name tests, see below
+            archive.writestr(member, content, zipfile.ZIP_DEFLATED)
     return blob.getvalue()
 
 

@@ -117,7 +117,7 @@ def test_a_journal_is_read_by_the_page(store: PickleStore) -> None:
     assert (first["dataset"], nothing) == ("binance_spot_1h", b"")
     assert meta == {
         "symbol": ETH, "start": hours(8, 1)[0], "end": hours(10, 1)[0], "served": "market",
-        "asked_ms": 5, "candles": 2,
+        "asked_ms": 5, "candles": 2, "columns": 5,
     }  # fmt: skip
     expected = candles_at(hours(8, 2))
     assert longs(body[:16]) == expected.open_time.tolist()

@@ -30,6 +30,7 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_USAGE",
     "AsJson",
+    "ColumnSet",
     "ConfigFile",
     "DataDir",
     "ExchangeId",
@@ -65,6 +66,10 @@ SymbolList = Annotated[
 ]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where datasets are kept.", show_default=False)
+]
+ColumnSet = Annotated[
+    str,
+    typer.Option(help="ohlcv, or all: with what the exchange tells besides, such as trades."),
 ]
 StorageForm = Annotated[
     str,

@@ -62,6 +62,8 @@ class Capability:
     """ccxt's implicit method for the raw endpoint (Binance dialect); None: `fetch_ohlcv`."""
     volume_column: int = 5
     """Where a row of it has the base volume."""
+    extra_columns: tuple[int | None, ...] = ()
+    """Where the exchange's own row has the first of `candles.EXTRAS`; None: it has no such."""
     weights: tuple[tuple[int, int], ...] = ((1_000_000, 1),)
     """Cost of a page: the first entry (limit up to, weight) that fits."""
     weighed_by_rows: bool = False
@@ -107,6 +109,7 @@ _BINANCE_SPOT = Capability(
     page_size=1000,
     from_start=True,
     raw_method="publicGetKlines",
+    extra_columns=(7, 8, 9, 10),
     weights=((1000, 2),),
     limits=(Limit(6000, 60.0),),
     weight_per_cost=5.0,  # ccxt: klines cost 0.4, the exchange says 2
@@ -118,6 +121,7 @@ _BINANCE_USDM = Capability(
     page_size=499,  # 249.5 candles per unit of weight; 1000 would give 200
     from_start=True,
     raw_method="fapiPublicGetKlines",
+    extra_columns=(7, 8, 9, 10),
     weights=((99, 1), (499, 2), (1000, 5), (1500, 10)),
     limits=(Limit(2400, 60.0),),
     weight_per_cost=1.0,
@@ -134,6 +138,7 @@ _BINANCE_COINM = replace(
     longest_window_ms=200 * 86_400_000,
     raw_method="dapiPublicGetKlines",
     volume_column=7,
+    extra_columns=(None, 8, 10),  # what would be quote volumes are contracts there
     market_types=("inverse",),
 )
 
@@ -156,6 +161,7 @@ _KRAKEN = Capability(
 # months of its own (`bybit.py`), and takes no end but `until`.
 _BYBIT = Capability(
     certified=True,
+    extra_columns=(6,),
     page_size=1000,
     from_start=True,
     asked_early=False,
@@ -164,7 +170,7 @@ _BYBIT = Capability(
     weight_per_cost=0.2,  # ccxt: every public request costs 5, the exchange counts requests
     market_types=("spot",),
 )
-_BYBIT_CONTRACTS = replace(_BYBIT, market_types=("linear", "inverse"))
+_BYBIT_CONTRACTS = replace(_BYBIT, extra_columns=(), market_types=("linear", "inverse"))
 
 # docs.cdp.coinbase.com, advanced-trade: 10 public requests a second; a window of 350 candles is
 # refused, ccxt's `coinbase.py` asks for 300. Both bounds are inclusive. The contracts of its US
@@ -201,6 +207,7 @@ _OKX = Capability(
 # end not counting; with the early one asked for, a page is whole even if it did count.
 _KUCOIN = Capability(
     certified=True,
+    extra_columns=(6,),
     page_size=1499,
     from_start=False,
     other_grid=("1w",),
@@ -213,6 +220,7 @@ _KUCOIN = Capability(
 # At most 500 candles, both bounds counting. ccxt: costs of futures count double.
 _KUCOIN_CONTRACTS = replace(
     _KUCOIN,
+    extra_columns=(),
     page_size=499,
     asked_early=False,
     volume_in_contracts=True,
@@ -227,6 +235,7 @@ _KUCOIN_CONTRACTS = replace(
 # from the edge. "1w" is Gate's "7d": every seven days since 1970, from Thursday on.
 _GATE = Capability(
     certified=True,
+    extra_columns=(1,),
     page_size=1000,
     from_start=False,
     asked_early=False,
@@ -240,6 +249,7 @@ _GATE = Capability(
 # At most 2000 candles, of which ccxt asks for 1999 (`gate.py`).
 _GATE_CONTRACTS = replace(
     _GATE,
+    extra_columns=(),
     page_size=1999,
     volume_in_contracts=True,
     depth=None,
@@ -251,6 +261,7 @@ _GATE_CONTRACTS = replace(
 # back 30 days for minutes and 1,440 candles for the rest, ccxt's `bitget.py` says.
 _BITGET = Capability(
     certified=True,
+    extra_columns=(7,),
     page_size=200,
     from_start=False,
     asked_until=True,
@@ -260,7 +271,9 @@ _BITGET = Capability(
     market_types=("spot",),
 )
 # The same of contracts, whose windows are of 90 days at most.
-_BITGET_CONTRACTS = replace(_BITGET, longest_window_ms=90 * 86_400_000, market_types=("swap",))
+_BITGET_CONTRACTS = replace(
+    _BITGET, extra_columns=(), longest_window_ms=90 * 86_400_000, market_types=("swap",)
+)
 
 # www.mexc.com/api-docs/spot-v3: 500 weight of an endpoint in 10 s. A page has 500 candles, whatever
 # is asked for, and its end does not count (ccxt `mexc.py`, which adds a millisecond to `until`, but
@@ -268,6 +281,7 @@ _BITGET_CONTRACTS = replace(_BITGET, longest_window_ms=90 * 86_400_000, market_t
 # ours are made of its days.
 _MEXC = Capability(
     certified=True,
+    extra_columns=(7,),
     page_size=500,
     from_start=False,
     asked_early=False,
@@ -280,6 +294,7 @@ _MEXC = Capability(
 # where no end is named.
 _MEXC_CONTRACTS = replace(
     _MEXC,
+    extra_columns=(),
     page_size=2000,
     volume_in_contracts=True,
     lacking=(),
@@ -326,7 +341,7 @@ _TABLE: dict[tuple[str, MarketType], Capability] = {
     ("bybit", MarketType.SPOT): _BYBIT,
     ("bybit", MarketType.SWAP): _BYBIT_CONTRACTS,
     ("bybit", MarketType.FUTURE): _BYBIT_CONTRACTS,
-    ("okx", MarketType.SPOT): replace(_OKX, market_types=("spot",)),
+    ("okx", MarketType.SPOT): replace(_OKX, market_types=("spot",), extra_columns=(7,)),
     ("okx", MarketType.SWAP): replace(_OKX, market_types=("swap",)),
     ("okx", MarketType.FUTURE): replace(_OKX, market_types=("future",)),
     ("gate", MarketType.SPOT): _GATE,

@@ -11,7 +11,7 @@ from backtester.data.dates import DateLike
 from backtester.data.events import OnEvent
 from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.pipeline import run
-from backtester.data.fetching.request import FetchRequest, FetchResult
+from backtester.data.fetching.request import FetchRequest, FetchResult, wants_all
 from backtester.data.fetching.symbols import parse_symbols
 from backtester.data.home import home_in
 from backtester.data.model import DatasetKey
@@ -35,6 +35,7 @@ def fetch_data(
     data_dir: PathLike | None = None,
     include_forming: bool = False,
     source: str = "auto",
+    columns: str = "ohlcv",
     prefer_resampling: bool = False,
     storage: str = "auto",
     on_event: OnEvent | None = None,
@@ -70,6 +71,10 @@ def fetch_data(
         ``'auto'``: the exchange's bulk archives where it has any and they are clearly cheaper,
         its API for all else; ``'api'``: never archives; ``'archive'``: archives wherever they
         have files. Their address can be set with ``archiveUrl`` in `exchange_config`.
+    columns : str
+        ``'all'``: what the exchange tells of a candle besides comes along as further columns, and
+        is stored: Quote volume, Trades, Taker buy volume, Taker buy quote volume. NaN is what it
+        does not tell. Stored candles that lack them are asked for again.
     prefer_resampling : bool
         Make candles of stored ones of shorter timeframes where those cover the question, and
         ask the exchange only for the rest. Prices are the exchange's own to the last bit,
@@ -110,6 +115,7 @@ def fetch_data(
         include_forming,
         exchange_config,
         source=Source.parse(source),
+        all_columns=wants_all(columns),
         prefer_resampling=prefer_resampling,
     )
     result = run(request, home_in(data_dir, storage), on_event)
@@ -130,6 +136,7 @@ def fetch_top_symbols(
     data_dir: PathLike | None = None,
     include_forming: bool = False,
     source: str = "auto",
+    columns: str = "ohlcv",
     prefer_resampling: bool = False,
     storage: str = "auto",
     on_event: OnEvent | None = None,
@@ -145,7 +152,9 @@ def fetch_top_symbols(
         How many symbols.
     timeframe, market_type, start_date, end_date, use_cache
         See `fetch_data`.
-    exchange_config, data_dir, include_forming, source, prefer_resampling, storage, on_event
+    exchange_config, data_dir, include_forming, source, columns
+        See `fetch_data`.
+    prefer_resampling, storage, on_event
         See `fetch_data`.
 
     Returns
@@ -172,6 +181,7 @@ def fetch_top_symbols(
         include_forming,
         exchange_config,
         source=Source.parse(source),
+        all_columns=wants_all(columns),
         prefer_resampling=prefer_resampling,
     )
     volumes = {symbol: market["quote_volume"] for symbol, market in markets.items()}
@@ -189,6 +199,7 @@ def update_data(
     data_dir: PathLike | None = None,
     storage: str = "auto",
     source: str = "auto",
+    columns: str = "ohlcv",
     on_event: OnEvent | None = None,
 ) -> Any:
     """Bring what is stored up to the last closed candle, each symbol from its own last one on.
@@ -200,7 +211,7 @@ def update_data(
         All that are stored when not given.
     end_date
         Exclusive; None: now.
-    exchange_config, data_dir, storage, source, on_event
+    exchange_config, data_dir, storage, source, columns, on_event
         See `fetch_data`.
 
     Returns
@@ -223,6 +234,7 @@ def update_data(
         exchange_config=exchange_config,
         only_newer=True,
         source=Source.parse(source),
+        all_columns=wants_all(columns),
     )
     result = run(request, home_in(data_dir, storage), on_event)
     return as_data(result, single=isinstance(symbols, str))
@@ -235,11 +247,12 @@ def load_data(
     market_type: str = "spot",
     *,
     as_of: DateLike = None,
+    columns: str = "ohlcv",
     data_dir: PathLike | None = None,
 ) -> Any:
     """Load what is stored, without any network; see `DataStorage.load_data`."""
     return DataStorage(data_dir).load_data(
-        exchange_id, timeframe, symbols, market_type, as_of=as_of
+        exchange_id, timeframe, symbols, market_type, as_of=as_of, columns=columns
     )
 
 
@@ -270,5 +283,8 @@ def as_data(
         timeframe=request.key.timeframe,
         single=single,
         metadata=metadata,
-        fetch_kwargs=fetch_kwargs(request.key, result.folder, request.exchange_config),
+        fetch_kwargs={
+            **fetch_kwargs(request.key, result.folder, request.exchange_config),
+            **({"columns": "all"} if request.all_columns else {}),
+        },
     )

@@ -101,12 +101,15 @@ class Exchange:
         *,
         limits: Sequence[tuple[int, float]] = (),
         on_wait: Callable[[float, str], None] | None = None,
+        extras: bool = False,
     ) -> None:
         self.id = exchange_id
         self.venue = venue(exchange_id, config)
         """Whose clock it is, see `settings.venue`."""
         self.market_type = market_type
         self.capability = capability_of(exchange_id, market_type)
+        self.extra_columns = self.capability.extra_columns if extras else ()
+        """What of the exchange's own rows candles get beside the usual five columns."""
         self.requests = 0
         self.stated_limits: list[tuple[int, float]] = []
         """What the exchange has stated since this connection was made."""
@@ -262,12 +265,14 @@ class Exchange:
         PermanentFetchError, UnknownSymbolError
             Another try would only repeat the failure.
         """
+        extras = self.extra_columns
         with self._translated(), self._weighed(ask):
             if self.capability.raw_method is not None:
                 rows = await self._raw_rows(market, timeframe, ask)
             else:
                 rows = await self._unified_rows(market, timeframe, ask)
-        times, values = _columns(rows, self.capability.volume_column)
+                extras = tuple(range(6, 6 + len(extras)))  # put there by `parse_ohlcv`
+        times, values = _columns(rows, (1, 2, 3, 4, self.capability.volume_column, *extras))
         if self.capability.volume_in_contracts:
             values[:, 4] *= market.contract_size
         try:
@@ -489,6 +494,14 @@ class _Shared:
             request_body,
         )
 
+    def parse_ohlcv(self, ohlcv: Any, market: Any = None) -> Any:
+        row = super().parse_ohlcv(ohlcv, market)  # type: ignore[misc]  # ccxt's, one class up
+        if not self.exchange.extra_columns:
+            return row
+        # ccxt sorts and filters rows by their first columns, and hands on what is behind.
+        told = (None if at is None else ohlcv[at] for at in self.exchange.extra_columns)
+        return [*row, *("nan" if one is None else one for one in told)]
+
     def on_json_response(self, response_body: str) -> Any:
         if self.exchange.capability.raw_method is not None:
             page = KlinesPage.of(response_body)
@@ -499,7 +512,7 @@ class _Shared:
     def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *words: Any, **more: Any) -> Any:
         # Certified classes hand on what comes of this as it is, and `check` puts it in order.
         if self.exchange.capability.certified:
-            page = RowsPage.of(ohlcvs, lambda row: self.parse_ohlcv(row, market))  # type: ignore[attr-defined]  # ccxt's
+            page = RowsPage.of(ohlcvs, lambda row: self.parse_ohlcv(row, market))
             if page is not None:
                 return page
         return super().parse_ohlcvs(ohlcvs, market, *words, **more)  # type: ignore[misc]  # ccxt's
@@ -639,22 +652,32 @@ def _used_weight(answer: HttpAnswer, capability: Capability) -> int | None:
     return int(used) if used.isdigit() else None
 
 
-def _columns(rows: Any, volume_column: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Read rows of [open time, open, high, low, close, volume, …]: numbers or decimal text."""
-    wanted = (1, 2, 3, 4, volume_column)
+def _columns(
+    rows: Any, wanted: Sequence[int | None]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Read some columns of rows that begin with the open time: numbers or decimal text.
+
+    A column of None is unknown: NaN.
+    """
+    known = [(at, column) for at, column in enumerate(wanted) if column is not None]
     if not isinstance(rows, list):
         raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")
     try:
         if isinstance(rows, RowsPage):
             return rows.times, rows.values
         if isinstance(rows, KlinesPage):
-            return rows.open_times(), rows.columns(wanted)
+            times, told = rows.open_times(), rows.columns([column for _, column in known])
+            if len(known) == len(wanted):
+                return times, told
+            values = np.full((len(times), len(wanted)), np.nan)
+            values[:, [at for at, _ in known]] = told
+            return times, values
         if not rows:
-            return np.empty(0, np.int64), np.empty((0, 5), np.float64)
+            return np.empty(0, np.int64), np.empty((0, len(wanted)), np.float64)
         columns = list(zip(*rows, strict=True))
         times = np.array(columns[0], dtype=np.int64)
-        values = np.empty((len(rows), 5), np.float64)
-        for at, column in enumerate(wanted):
+        values = np.full((len(rows), len(wanted)), np.nan)
+        for at, column in known:
             values[:, at] = np.fromiter(map(float, columns[column]), np.float64, len(rows))
     except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise BadResponseError(f"rows that are not candles: {error}") from error

@@ -29,6 +29,7 @@ _QUOTE: Final = ord('"')
 _QUOTES: Final = _ROW.count(b'"')
 _QUOTED: Final = {column: 2 * at for at, column in enumerate((1, 2, 3, 4, 5, 7, 9, 10, 11))}
 """Which of a row's quotes begins the text of a column."""
+_TRADES: Final = 8
 
 
 class KlinesPage(list[Any]):
@@ -72,13 +73,21 @@ class KlinesPage(list[Any]):
         return self._numbers.whole(starts, first - 1)
 
     def columns(self, wanted: Sequence[int]) -> NDArray[np.float64]:
-        """Read columns that are sent as text, (n, k), counted from 0 for the open time.
+        """Read columns other than times, (n, k), counted from 0 for the open time.
 
         Raises
         ------
         ValueError
             Something in them is not a number.
         """
-        begin = [_QUOTED[column] for column in wanted]
-        end = [at + 1 for at in begin]
-        return self._numbers.columns(self._quotes[begin] + 1, self._quotes[end])
+        bounds = [self._bounds(column) for column in wanted]
+        return self._numbers.columns(
+            np.stack([begin for begin, _ in bounds]), np.stack([end for _, end in bounds])
+        )
+
+    def _bounds(self, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Give where a column's numbers begin and end, (n,) each."""
+        if column == _TRADES:  # without quotes of its own, between two that have them
+            return self._quotes[_QUOTED[7] + 1] + len('",'), self._quotes[_QUOTED[9]] - len(",")
+        at = _QUOTED[column]
+        return self._quotes[at] + 1, self._quotes[at + 1]

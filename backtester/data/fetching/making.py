@@ -66,6 +66,7 @@ def question(
         only_newer=False,
         prefer_resampling=False,
         account_only=False,
+        all_columns=False,
     )
 
 
@@ -96,7 +97,7 @@ def answers_of(
 def forming_of(closed: Candles, forming: Candles, target: Timeframe, open_time: int) -> Candles:
     """Give the candle that is not closed yet, of what there is of it; empty if that is nothing."""
     whole = Interval(open_time, target.next(open_time))
-    parts = overlay(closed, forming).within(whole)
+    parts = overlay(closed, forming).within(whole).plain()
     rules = [rule_of(name) for name in COLUMNS]
     opens, columns = reduce_groups(parts.open_time, list(parts.values.T), rules, target, [whole])
     return Candles(opens, np.stack(columns, axis=1)) if len(opens) else Candles.empty()

@@ -54,7 +54,12 @@ async def _answer(task: Task) -> None:
 
     limits = task.home.cache.get_limits(key.exchange, key.market_type)
     async with Exchange(
-        key.exchange, key.market_type, request.exchange_config, limits=limits, on_wait=waiting
+        key.exchange,
+        key.market_type,
+        request.exchange_config,
+        limits=limits,
+        on_wait=waiting,
+        extras=request.all_columns,
     ) as exchange:
         exchange.require_timeframe(key.timeframe)
         now_ms = await _exchange_now(exchange, task.home.cache, task.on_event)

@@ -217,6 +217,8 @@ class Task:
         """Give per unified symbol what of `wanted` is to be asked for."""
         use_cache = self.request.use_cache
         covered = {s: self.known(s).coverage if use_cache else Coverage() for s in wanted}
+        if self.request.all_columns:
+            covered = {symbol: self._told(symbol, one) for symbol, one in covered.items()}
         for symbol, made in self.derived.items():
             covered[symbol] = covered[symbol].add(made.series.coverage)
         if use_cache:
@@ -244,6 +246,17 @@ class Task:
             )
         )
 
+    def _told(self, symbol: str, coverage: Coverage) -> Coverage:
+        """Take out of a coverage the candles whose extra columns were not asked for yet."""
+        key, table = self.request.key, self.known(symbol).candles
+        from backtester.data.fetching.capabilities import capability_of
+
+        extras = capability_of(key.exchange, key.market_type).extra_columns
+        untold = table.untold([at for at, column in enumerate(extras) if column is not None])
+        for run in key.timeframe.runs(untold.open_time):
+            coverage = coverage.remove(run)
+        return coverage
+
     def inception(self, symbol: str) -> int | None:
         """Give the open time of the first candle, if the store knows it, UTC epoch milliseconds.
 
@@ -259,7 +272,8 @@ class Task:
     @property
     def counts(self) -> bool:
         """Whether the candles are counted in the store, and not handed out."""
-        return self.request.account_only and not self.request.prefer_resampling
+        asked = self.request
+        return asked.account_only and not (asked.prefer_resampling or asked.all_columns)
 
     def select(self, wanted: Mapping[str, Interval]) -> None:
         """Put what is stored of `wanted` into the result, under the names asked for."""

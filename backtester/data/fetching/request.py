@@ -20,7 +20,7 @@ from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.planning import closed_end
 from backtester.data.model import DatasetKey, Interval, Timeframe, format_ms
 
-__all__ = ["DEFAULT_CANDLES", "SETTLE_MS", "FetchRequest", "FetchResult", "describe"]
+__all__ = ["DEFAULT_CANDLES", "SETTLE_MS", "FetchRequest", "FetchResult", "describe", "wants_all"]
 
 DEFAULT_CANDLES = 1000
 """How many closed candles a request without a start asks for."""
@@ -52,13 +52,21 @@ class FetchRequest:
     """Whether stored candles of shorter timeframes may answer in place of the exchange."""
     account_only: bool = False
     """Whether the candles are to be stored and counted, and no tables handed out: memory then does
-    not grow with the range. Without effect under `prefer_resampling`, which makes tables."""
+    not grow with the range. Without effect under `prefer_resampling` and `all_columns`, which need
+    tables."""
+    all_columns: bool = False
+    """Whether to hand out all that the exchange tells of a candle, and to ask for it."""
 
     def __post_init__(self) -> None:
         if self.prefer_resampling and not self.use_cache:
             raise OptionError(
                 "prefer_resampling builds candles of what is stored, and use_cache=False asks the "
                 "exchange for all of them: they exclude each other"
+            )
+        if self.prefer_resampling and self.all_columns:
+            raise OptionError(
+                "candles made of shorter ones have no extra columns: prefer_resampling and "
+                "columns='all' exclude each other"
             )
 
     @property
@@ -205,10 +213,13 @@ class FetchResult:
 
     def tables(self) -> dict[str, Candles]:
         """Give the candles by name, with the forming one where it was asked for."""
-        return {
+        tables = {
             name: overlay(one.candles, self.forming[name]) if name in self.forming else one.candles
             for name, one in self.series.items()
         }
+        if self.request.all_columns:
+            return tables
+        return {name: table.plain() for name, table in tables.items()}
 
     def metadata(self) -> dict[str, Any]:
         """Give what travels with the VectorBT object: plain values, times in UTC milliseconds."""
@@ -266,6 +277,19 @@ class FetchResult:
         """Give how many candles there are of one symbol."""
         counted = self.tallies.get(name)
         return len(self.series[name].candles) if counted is None else counted.candles
+
+
+def wants_all(columns: str) -> bool:
+    """Read which columns are wanted: ``'ohlcv'`` or ``'all'``.
+
+    Raises
+    ------
+    OptionError
+        Neither.
+    """
+    if columns not in ("ohlcv", "all"):
+        raise OptionError(f"columns are 'ohlcv' or 'all', not {columns!r}", value=columns)
+    return columns == "all"
 
 
 def describe(error: DataError) -> dict[str, str]:

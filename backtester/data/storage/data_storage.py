@@ -21,6 +21,7 @@ from backtester.data.candles import (
 from backtester.data.dates import DateLike, parse_date
 from backtester.data.errors import DatasetNotFoundError, OptionError
 from backtester.data.fetching.planning import closed_end
+from backtester.data.fetching.request import wants_all
 from backtester.data.fetching.symbols import SymbolBook, parse_symbols
 from backtester.data.home import Home, home_in
 from backtester.data.model import DatasetKey, Interval, MarketType
@@ -108,6 +109,7 @@ class DataStorage:
         market_type: str = "spot",
         *,
         as_of: DateLike = None,
+        columns: str = "ohlcv",
     ) -> Any:
         """Load what is stored, without any network.
 
@@ -120,6 +122,8 @@ class DataStorage:
         as_of : optional
             A date, UTC: the candles as they were known then, later revisions undone, and without
             those that closed later.
+        columns : str
+            ``'all'``: with the further columns that are stored; see `fetch_data`.
 
         Returns
         -------
@@ -144,8 +148,11 @@ class DataStorage:
         if as_of is not None:
             ms = parse_date(as_of, now_ms=_now_ms(), param="as_of")
             series = {symbol: one.as_of(ms, key.timeframe) for symbol, one in series.items()}
+        tables = {name: series[symbol].candles for name, symbol in found.items()}
+        if not wants_all(columns):
+            tables = {name: table.plain() for name, table in tables.items()}
         return vbt_adapter.build(
-            {name: series[symbol].candles for name, symbol in found.items()},
+            tables,
             timeframe=key.timeframe,
             single=isinstance(symbols, str),
             metadata=dict(dataset.metadata),

@@ -9,8 +9,8 @@ Layout, all integers little-endian::
     record   head · crc32 of the head u32 · meta · data
     head     magic "VJ1\\n" · meta length u32 · data length u32 · crc32 of meta and data u32
     meta     JSON; of the first record {"journal": id, "dataset": stem}, of the
-             others {"symbol", "start", "end", "served", "asked_ms", "candles"}
-    data     open times int64 (n,), then values float64 (n, 5), row after row
+             others {"symbol", "start", "end", "served", "asked_ms", "candles", "columns"}
+    data     open times int64 (n,), then values float64 (n, columns), row after row
 
 A record that reaches past the end of the file was being written when its writer
 was killed: it was never acknowledged, and the next writer cuts it off. A record
@@ -194,6 +194,7 @@ def _encode_answer(answer: Answer) -> bytes:
         "served": answer.served.value,
         "asked_ms": answer.asked_ms,
         "candles": len(candles),
+        "columns": candles.values.shape[1],
     }
     times = candles.open_time.astype("<i8", copy=False).tobytes()
     return _encode(meta, times + candles.values.astype("<f8", copy=False).tobytes())
@@ -201,7 +202,8 @@ def _encode_answer(answer: Answer) -> bytes:
 
 def _decode(meta: dict[str, Any], body: bytes) -> Answer:
     count = int(meta["candles"])
-    if len(body) != count * 8 * (1 + _WIDTH):
+    width = int(meta.get("columns", _WIDTH))
+    if len(body) != count * 8 * (1 + width):
         raise ValueError(f"{len(body)} bytes for {count} candles")
     times = np.frombuffer(body, "<i8", count).astype(np.int64)
     values = np.frombuffer(body, "<f8", offset=8 * count).astype(np.float64)
@@ -210,7 +212,7 @@ def _decode(meta: dict[str, Any], body: bytes) -> Answer:
     return Answer(
         str(meta["symbol"]),
         Interval(_time(meta["start"]), _time(meta["end"])),
-        Candles(times, values.reshape(count, _WIDTH)),
+        Candles(times, values.reshape(count, width)),
         Served(meta["served"]),
         _time(meta["asked_ms"]),
     )

@@ -10,7 +10,7 @@ A payload, format 1::
 
     {'format': 1, 'kind': 'dataset' | 'data',
      'exchange': str | None, 'market_type': str | None, 'timeframe': str | None,
-     'columns': ['Open', 'High', 'Low', 'Close', 'Volume'],
+     'columns': ['Open', 'High', 'Low', 'Close', 'Volume', ...],   # and the first of `EXTRAS`
      'metadata': {...},
      'series': {symbol: {'open_time': int64 bytes, 'values': float64 bytes, column after column,
                          'coverage': [[start, end, served, asked_ms], ...],
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backtester.data.candles import COLUMNS, Candles, Revision, Series
+from backtester.data.candles import COLUMNS, EXTRAS, Candles, Revision, Series
 from backtester.data.errors import (
     CandleError,
     DatasetTooLargeError,
@@ -276,13 +276,14 @@ def _check_parts(payload: Any) -> None:
         raise UnreadableError(f"its format is {version}; this version reads format {FORMAT}")
     if not _has_parts(payload, _PARTS) or payload["kind"] not in ("dataset", "data"):
         raise UnreadableError("its parts are not those of a dataset")
-    if payload["columns"] != list(COLUMNS):
+    width = len(payload["columns"])
+    if width < len(COLUMNS) or payload["columns"] != [*COLUMNS, *EXTRAS][:width]:
         raise UnreadableError(f"its columns are not {', '.join(COLUMNS)}")
     for symbol, entry in payload["series"].items():
         if not isinstance(symbol, str) or not _has_parts(entry, _SERIES_PARTS):
             raise UnreadableError(f"its series {symbol!r:.80} is not one")
         rows, left = divmod(len(entry["open_time"]), 8)
-        if left or len(entry["values"]) != rows * 8 * len(COLUMNS):
+        if left or len(entry["values"]) != rows * 8 * width:
             raise UnreadableError(f"its series {symbol!r:.80} has tables of different lengths")
 
 
@@ -315,15 +316,16 @@ def dataset_payload(
     view: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build a payload; see the module's docstring for its parts."""
+    width = max((one.candles.values.shape[1] for one in series.values()), default=len(COLUMNS))
     return {
         "format": FORMAT,
         "kind": kind,
         "exchange": exchange,
         "market_type": market_type,
         "timeframe": timeframe,
-        "columns": list(COLUMNS),
+        "columns": [*COLUMNS, *EXTRAS][:width],
         "metadata": metadata,
-        "series": {symbol: series_to_plain(one) for symbol, one in series.items()},
+        "series": {symbol: series_to_plain(one, width) for symbol, one in series.items()},
         "view": view,
     }
 
@@ -344,9 +346,9 @@ def series_of(payload: Mapping[str, Any], source: str = "the data") -> dict[str,
     return series
 
 
-def series_to_plain(series: Series) -> dict[str, Any]:
-    """Write a series as an entry of a payload's ``series``."""
-    candles = series.candles
+def series_to_plain(series: Series, width: int = len(COLUMNS)) -> dict[str, Any]:
+    """Write a series as an entry of a payload's ``series``, with that many columns."""
+    candles = series.candles.widened(width)
     return {
         "open_time": candles.open_time.astype("<i8", copy=False).tobytes(),
         "values": candles.values.astype("<f8", copy=False).tobytes(order="F"),
@@ -383,9 +385,12 @@ def _candles(open_time: bytes, values: bytes) -> Candles:
         return Candles.empty()
     times: NDArray[np.int64] = np.frombuffer(open_time, "<i8").astype(np.int64, copy=False)
     table = np.frombuffer(values, "<f8").astype(np.float64, copy=False)
+    width, rest = divmod(len(table), len(times))
+    if rest:
+        raise ValueError("its tables are of different lengths")
     if not (times[1:] > times[:-1]).all():
         raise CandleError("its open times do not increase")
-    return Candles(times, table.reshape(len(COLUMNS), len(times)).T)
+    return Candles(times, table.reshape(width, len(times)).T).trimmed()
 
 
 def _span(start: int, end: int, served: str, asked_ms: int) -> Span:

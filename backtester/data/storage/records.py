@@ -19,13 +19,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from backtester.data.candles import COLUMNS, Answer, Candles, Revision
+from backtester.data.candles import COLUMNS, EXTRAS, Answer, Candles, Revision, alike
 from backtester.data.model import Coverage, Interval, Served, Span, Timeframe
 from backtester.data.storage.pickles import UnreadableError
 from backtester.data.storage.store import SymbolSummary
@@ -60,7 +61,6 @@ _HEAD = struct.Struct("<BBIIIIQqq")
 _SPAN = struct.Struct("<qqqB")
 _SEGMENT = struct.Struct("<qqIq")
 _CRC = struct.Struct("<I")
-_ROW = np.dtype([("time", "<i8"), ("values", "<f8", (_WIDTH,))])
 _REVISION = struct.Struct(f"<q{_WIDTH}d{_WIDTH}dqq")
 
 _SERVED = (
@@ -96,6 +96,8 @@ class Record:
     """Disjoint and in order."""
     tail: bytes = b""
     """The newest candles, all later than those in segments; see `tail_of`."""
+    columns: int = _WIDTH
+    """How many columns the rows of the tail have."""
     candles: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
@@ -104,11 +106,13 @@ class Record:
 
     @property
     def tail_rows(self) -> int:
-        return len(self.tail) // _ROW.itemsize
+        return len(self.tail) // _row(self.columns).itemsize
 
     def tail_candles(self) -> Candles:
         """Give the tail as a table."""
-        rows = np.frombuffer(self.tail, _ROW)
+        if not self.tail:
+            return Candles.empty()
+        rows = np.frombuffer(self.tail, _row(self.columns))
         return Candles(rows["time"].astype(np.int64), rows["values"].astype(np.float64))
 
     def among(self, interval: Interval | None) -> list[Segment]:
@@ -124,9 +128,14 @@ class Record:
         return bool((periods[1:] == periods[:-1]).any())
 
 
+@lru_cache(maxsize=8)
+def _row(columns: int) -> np.dtype[Any]:
+    return np.dtype([("time", "<i8"), ("values", "<f8", (columns,))])
+
+
 def tail_of(candles: Candles) -> bytes:
     """Write candles as the rows of a tail."""
-    rows = np.empty(len(candles), _ROW)
+    rows = np.empty(len(candles), _row(candles.values.shape[1]))
     rows["time"], rows["values"] = candles.open_time, candles.values
     return rows.tobytes()
 
@@ -183,6 +192,7 @@ def joined(tables: Sequence[Candles]) -> Candles:
     tables = sorted((t for t in tables if len(t)), key=lambda table: int(table.open_time[0]))
     if len(tables) <= 1:
         return tables[0] if tables else Candles.empty()
+    tables = alike(tables)
     rows = sum(map(len, tables))
     times = np.empty(rows, np.int64)
     values = np.empty((tables[0].values.shape[1], rows))
@@ -258,7 +268,8 @@ def lengthened(record: Record, newer: Candles) -> Record:
     """Put newer candles behind the tail."""
     if not len(newer):
         return record
-    return replace(grown(record, newer), tail=record.tail + tail_of(newer))
+    width = newer.values.shape[1]
+    return replace(grown(record, newer), tail=record.tail + tail_of(newer), columns=width)
 
 
 def firsts(segments: Sequence[Segment]) -> NDArray[np.int64]:
@@ -273,8 +284,9 @@ def write_record(record: Record, name: bytes) -> bytes:
     """Write a record so that it can only be read under this name: its dataset's and symbol's."""
     parts = [
         _HEAD.pack(
-            _VERSION, _WIDTH, len(record.coverage.spans), len(record.segments), record.tail_rows,
-            record.revisions, record.candles, record.first_ms or 0, record.last_ms or 0,
+            _VERSION, record.columns, len(record.coverage.spans), len(record.segments),
+            record.tail_rows, record.revisions, record.candles, record.first_ms or 0,
+            record.last_ms or 0,
         )
     ]  # fmt: skip
     parts += (_SPAN.pack(s.start, s.end, s.asked_ms, _NUMBERS[s.served]) for s in record.coverage)
@@ -293,7 +305,7 @@ def read_record(data: bytes, name: bytes) -> Record:
     """
     _unseal(data, name)
     try:
-        _, _, spans, segments, rows, revisions, candles, first, last = _head(data)
+        _, columns, spans, segments, rows, revisions, candles, first, last = _head(data)
         at = _HEAD.size
         end = at + spans * _SPAN.size
         covered = tuple(_span(*row) for row in _SPAN.iter_unpack(data[at:end]))
@@ -301,20 +313,19 @@ def read_record(data: bytes, name: bytes) -> Record:
         held = tuple(Segment(*row) for row in _SEGMENT.iter_unpack(data[at:end]))
     except (struct.error, IndexError, ValueError) as error:
         raise UnreadableError(f"its record does not make sense ({error})") from error
-    if len(data) != end + rows * _ROW.itemsize + _CRC.size:
+    if len(data) != end + rows * _row(columns).itemsize + _CRC.size:
         raise UnreadableError("its record is of another length than it says")
     tail = data[end : -_CRC.size]
-    if not _consistent(covered, held, tail, (candles, first, last)):
+    record = Record(Coverage(covered), held, tail, columns, candles, first, last, revisions)
+    if not _consistent(record, (candles, first, last)):
         raise UnreadableError("its record contradicts itself")
-    record = Record(Coverage(covered), held, tail, candles, first, last, revisions)
     return record if candles else replace(record, first_ms=None, last_ms=None)
 
 
-def _consistent(
-    spans: Sequence[Span], segments: Sequence[Segment], tail: bytes, totals: tuple[int, int, int]
-) -> bool:
+def _consistent(record: Record, totals: tuple[int, int, int]) -> bool:
     """Tell whether all is in order and adds up, as in every record that we write."""
-    times = np.frombuffer(tail, _ROW)["time"]
+    spans, segments = record.coverage.spans, record.segments
+    times = record.tail_candles().open_time
     rows = sum(segment.rows for segment in segments) + len(times)
     begins = [segment.first for segment in segments] + times[:1].tolist()
     ends = [segment.last for segment in segments] + times[-1:].tolist()
@@ -360,7 +371,7 @@ def _head(data: bytes) -> Sequence[int]:
     if data[0] != _VERSION:
         raise UnreadableError(f"its record is of version {data[0]}; this one reads {_VERSION}")
     head = _HEAD.unpack_from(data)
-    if head[1] != _WIDTH:
+    if not _WIDTH <= head[1] <= _WIDTH + len(EXTRAS):
         raise UnreadableError(f"its record is of {head[1]} columns")
     return head
 

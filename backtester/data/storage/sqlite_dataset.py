@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import orjson
 
-from backtester.data.candles import COLUMNS, Answer, Candles, Revision, Series, merge
+from backtester.data.candles import COLUMNS, EXTRAS, Answer, Candles, Revision, Series, merge
 from backtester.data.errors import CorruptDatasetError, DatasetTooLargeError
 from backtester.data.model import DatasetKey, Interval, Timeframe
 from backtester.data.storage import codec, plain, records
@@ -107,7 +107,9 @@ class _Part(NamedTuple):
         return self.end - self.begin
 
     def read(self, out: NDArray[np.float64]) -> None:
-        self.chunk.read(self.begin, self.end, out)
+        """Decode into a table (k, n), which may be wider than the chunk."""
+        self.chunk.read(self.begin, self.end, out[: self.chunk.width])
+        out[self.chunk.width :] = np.nan
 
     def read_column(self, number: int, out: NDArray[np.float64]) -> None:
         self.chunk.read_column(number, self.begin, self.end, out)
@@ -128,6 +130,12 @@ class _Opened:
     @property
     def rows(self) -> int:
         return self.decoded_rows + len(self.tail)
+
+    @property
+    def width(self) -> int:
+        """How many columns the widest part has."""
+        widest: int = self.tail.values.shape[1]
+        return max([widest, *(part.chunk.width for part in self.parts)])
 
     @property
     def grid(self) -> object:
@@ -399,10 +407,10 @@ class SqliteDataset:
         return _Part(segment, chunk, *chunk.window(within.start, within.end))
 
     def _table(self, symbol: str, opened: _Opened) -> Candles:
-        values = np.empty((len(COLUMNS), opened.rows))
+        values = np.empty((opened.width, opened.rows))
         with _mapping(values.size) as run:
             self._decode(symbol, opened, values, _Part.read, run)
-        values[:, opened.decoded_rows :] = opened.tail.values.T
+        values[:, opened.decoded_rows :] = opened.tail.widened(opened.width).values.T
         return Candles(opened.times(), values.T)
 
     def _decode(
@@ -439,8 +447,9 @@ class SqliteDataset:
             chunk = codec.Chunk.open(data, self._name(symbol))
         except UnreadableError as error:
             raise self._damaged(str(error), symbol, span) from error
-        found = (chunk.rows, chunk.first, chunk.last, chunk.width)
-        if found != (segment.rows, segment.first, segment.last, len(COLUMNS)):
+        found = (chunk.rows, chunk.first, chunk.last)
+        known = len(COLUMNS) <= chunk.width <= len(COLUMNS) + len(EXTRAS)
+        if found != (segment.rows, segment.first, segment.last) or not known:
             raise self._damaged("a chunk is not the one that belongs here", symbol, span)
         return chunk
 
@@ -559,7 +568,9 @@ class SqliteDataset:
         if newer is None or len(newer) > _APPENDED_ROWS:
             changed = self._merged(symbol, record, answers)
         else:
-            fits = record.tail_rows + len(newer) <= _most_tail_rows(symbol)
+            fits = record.tail_rows + len(newer) <= _most_tail_rows(symbol) and (
+                not record.tail or record.columns == newer.values.shape[1]
+            )
             changed = lengthened(record if fits else self._without_tail(symbol, record), newer)
         self._write_record(
             symbol, replace(changed, coverage=coverage), old=None if data is None else record
@@ -590,7 +601,7 @@ class SqliteDataset:
             tables.append(record.tail_candles())
         stored = joined(tables)
         merged, revised = merge(stored, record.coverage, answers)
-        if len(merged) == len(stored) and not revised:
+        if merged == stored:
             return record
         left = replace(
             record,
@@ -747,6 +758,7 @@ class SqliteDataset:
         _write_part(self._execute, part, data)
 
     def _write_chunk(self, symbol: str, table: Candles) -> Segment:
+        table = table.trimmed()
         data = codec.encode(table.open_time, table.values, self._name(symbol))
         number = self._execute("INSERT INTO chunks (data) VALUES (?)", (data,)).lastrowid
         assert number is not None, "a row was inserted"

@@ -42,6 +42,7 @@ _KNOWN = (
     "data_dir",
     "include_forming",
     "source",
+    "columns",
     "prefer_resampling",
     "storage",
     "on_event",

@@ -22,7 +22,7 @@ from vectorbt.utils.decorators import class_or_instancemethod
 from backtester.data.errors import NoSymbolsError, UnknownSymbolError
 from backtester.data.model import Timeframe
 from backtester.data.vbt_adapter import asking, making, merging, saved
-from backtester.data.vbt_adapter.frames import COLUMN_INDEX, own_rows, position_of
+from backtester.data.vbt_adapter.frames import own_rows, position_of
 from backtester.data.vbt_adapter.resampling import resampled, timeframe_of
 from backtester.data.vbt_adapter.wrapper import Wrapper, before_pandas_4
 
@@ -157,7 +157,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         start, start_date, end, end_date : optional
             The start is inclusive, the end exclusive; anything `fetch_data` reads as a date.
         market_type, use_cache, exchange_config, data_dir, include_forming : optional
-        source, prefer_resampling, storage, on_event : optional
+        source, columns, prefer_resampling, storage, on_event : optional
             As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`. Each
             can be a `symbol_dict` with a value per symbol.
         config, limit, delay, retries, show_progress, tqdm_kwargs : optional
@@ -654,7 +654,8 @@ def assemble(
     fetch_kwargs: Mapping[str, Any] | None,
 ) -> Data:
     """Make the object of frames that are known to fit; see `engine.build`."""
-    wrapper = Wrapper(index, COLUMN_INDEX, 2, freq=_frequency(timeframe))
+    columns = next(iter(frames.values())).columns
+    wrapper = Wrapper(index, columns, 2, freq=_frequency(timeframe))
     wrapper._metadata = dict(metadata or {})
     asked = {"timeframe": str(timeframe), **(fetch_kwargs or {})}
     return Data(wrapper, making.Fitting(frames), single_key=single, fetch_kwargs=asked)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backtester.data.candles import COLUMNS, Candles
+from backtester.data.candles import COLUMNS, Candles, alike
 from backtester.data.errors import CandleError, OptionError
 from backtester.data.model import Timeframe, format_ms
 
@@ -64,13 +64,18 @@ def frames_of(tables: Mapping[str, Candles]) -> tuple[pd.DatetimeIndex, dict[str
     Returns
     -------
     (DatetimeIndex, dict of DataFrame)
-        Frames of shape (n, 5), float64, NaN where a symbol has no candle; no row is NaN
-        for all. The frames share the tables' memory where they can, and refuse writes.
+        Frames of shape (n, k), columns as in `Candles`, float64, NaN where a symbol has no
+        candle; no row is NaN for all. The frames share the tables' memory where they can, and
+        refuse writes.
     """
     times = _union(tables.values())
     index = time_index(times)
+    tables = dict(zip(tables, alike(list(tables.values())), strict=True))
+    columns = COLUMN_INDEX
+    if (names := next(iter(tables.values())).columns) != COLUMNS:
+        columns = pd.Index(names)
     frames = {
-        symbol: pd.DataFrame(spread(candles, times), index=index, columns=COLUMN_INDEX, copy=False)
+        symbol: pd.DataFrame(spread(candles, times), index=index, columns=columns, copy=False)
         for symbol, candles in tables.items()
     }
     return index, frames
@@ -103,7 +108,8 @@ def spread(candles: Candles, times: NDArray[np.int64]) -> NDArray[np.float64]:
     count = len(candles)
     if count == len(times):
         return candles.values
-    padded = np.full((len(COLUMNS), len(times)), np.nan).T  # columns contiguous, as in pandas
+    width = candles.values.shape[1]
+    padded = np.full((width, len(times)), np.nan).T  # columns contiguous, as in pandas
     if count:
         first, last = np.searchsorted(times, candles.open_time[[0, -1]])
         if last - first + 1 == count:

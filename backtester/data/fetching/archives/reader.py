@@ -25,7 +25,7 @@ from backtester.data.fetching.decimals import Decimals
 from backtester.data.model import Interval, Timeframe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -81,7 +81,12 @@ def verify(packed: bytes, checksum: bytes, name: str) -> None:
 
 
 def read(
-    packed: bytes, name: str, timeframe: Timeframe, span: Interval, volume_column: int = VOLUME
+    packed: bytes,
+    name: str,
+    timeframe: Timeframe,
+    span: Interval,
+    volume_column: int = VOLUME,
+    extra_columns: Sequence[int | None] = (),
 ) -> Candles:
     """Read the candles of a verified file.
 
@@ -96,6 +101,8 @@ def read(
         The month or day it is of.
     volume_column : int
         `VOLUME` or `VOLUME_COIN_MARGINED`.
+    extra_columns : sequence of int or None
+        Where the first of `candles.EXTRAS` are, if they are wanted.
 
     Returns
     -------
@@ -108,8 +115,14 @@ def read(
         It is not a zip of one table, or a candle in it breaks a rule (`candles.check`).
     """
     try:
-        wanted = [1, 2, 3, 4, volume_column]
-        times, values = _joined(_table(rows, _COLUMNS, wanted) for rows in _blocks(packed))
+        columns = (1, 2, 3, 4, volume_column, *extra_columns)
+        known = [column for column in columns if column is not None]
+        times, values = _joined(
+            (_table(rows, _COLUMNS, known) for rows in _blocks(packed)), len(known)
+        )
+        if len(known) < len(columns):
+            told, values = values, np.full((len(times), len(columns)), np.nan)
+            values[:, [at for at, column in enumerate(columns) if column is not None]] = told
         return check(_milliseconds(times), values, timeframe, span)
     except (CandleError, BadResponseError, ValueError) as error:
         raise BadResponseError(f"{name}: {error}") from error
@@ -154,11 +167,11 @@ def _gunzipped(packed: bytes) -> Iterator[bytes]:
 
 
 def _joined(
-    parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float64]]], width: int = 5
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     read = list(parts)
     times = np.concatenate([part[0] for part in read] or [np.empty(0, np.int64)])
-    return times, np.concatenate([part[1] for part in read] or [np.empty((0, 5), np.float64)])
+    return times, np.concatenate([part[1] for part in read] or [np.empty((0, width))])
 
 
 def _blocks(packed: bytes) -> Iterator[bytes]:
@@ -223,7 +236,7 @@ def _whole_rows(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _table(
     rows: bytes, width: int, wanted: list[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Read the open times, (n,), and the five columns of candles, (n, 5)."""
+    """Read the open times, (n,), and the columns that are wanted, (n, k)."""
     text = rows.replace(b"\r", b"")
     characters = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(characters <= _COMMA)  # digits and the point are all above

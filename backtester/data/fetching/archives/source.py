@@ -80,6 +80,11 @@ class ArchiveConflict(Event):
 class Connection(Protocol):
     """What archives need of an exchange; see `exchange.Exchange`."""
 
+    @property
+    def extra_columns(self) -> tuple[int | None, ...]:
+        """Where rows have the extra columns that are wanted."""
+        ...
+
     async def candles(self, market: Market, timeframe: Timeframe, ask: Ask) -> Candles:
         """Ask the API for candles."""
         ...
@@ -265,7 +270,13 @@ class ArchiveSource:
         column = reader.VOLUME_COIN_MARGINED if coin_margined else reader.VOLUME
         async with self._reading:
             candles = await asyncio.to_thread(
-                reader.read, packed, name, self._timeframe, file.span, column
+                reader.read,
+                packed,
+                name,
+                self._timeframe,
+                file.span,
+                column,
+                self._connection.extra_columns,
             )
         stretch = sample(candles, file.wanted, self._timeframe, self._page_size, name)
         if stretch is None:
