@@ -70,6 +70,15 @@ def test_files_fill_what_the_api_does_not_reach(
     assert world.ask(symbol, timeframe, start, end).requests == []
 
 
+def test_all_columns_of_what_the_api_has_let_go_of_are_not_asked_for_again(serve: Serve) -> None:
+    """The files have no quote volumes, and nobody else could tell them."""
+    world = gate(serve)
+    question = (BTC, "1m", "2025-05-20", "2025-06-01")
+    first = world.ask(*question, all_columns=True)
+    assert same(first[BTC].plain(), truth(*question))
+    assert world.ask(*question, all_columns=True).requests == []
+
+
 def test_without_them_it_is_beyond_the_depth_as_ever(serve: Serve) -> None:
     """`source='api'` asks no archive, tells the depth, and leaves the archives for later."""
     world = gate(serve)

@@ -26,7 +26,7 @@ from backtester.data.events import CandlesRevised, Event, FetchFinished
 from backtester.data.fetching.archives.plan import Source, deep_timeframes, reopened
 from backtester.data.fetching.deriving import Derived, derive, held_by_shorter
 from backtester.data.fetching.making import MADE_OF
-from backtester.data.fetching.planning import missing
+from backtester.data.fetching.planning import missing, reachable_from
 from backtester.data.fetching.request import FetchRequest, FetchResult, Tally
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
@@ -251,8 +251,12 @@ class Task:
         key, table = self.request.key, self.known(symbol).candles
         from backtester.data.fetching.capabilities import capability_of
 
-        extras = capability_of(key.exchange, key.market_type).extra_columns
-        untold = table.untold([at for at, column in enumerate(extras) if column is not None])
+        row = capability_of(key.exchange, key.market_type)
+        extras = [at for at, column in enumerate(row.extra_columns) if column is not None]
+        untold = table.untold(extras)
+        if row.depth is not None:  # what the API has let go of it cannot tell more about
+            oldest = reachable_from(key.timeframe, self.result.as_of_ms, row.depth)
+            untold = untold.take(untold.open_time >= oldest)
         for run in key.timeframe.runs(untold.open_time):
             coverage = coverage.remove(run)
         return coverage
