@@ -61,11 +61,14 @@ _PRICES = 4
 _MOST_EXPONENT = 15
 _MOST_TICKS = 2.0**50
 """Beyond, a tick says no less than the float's own bits."""
+_MOST_SMALL_TICKS = 2.0**29
 _MOST_ULPS = 127
 _MOST_ODD = 1 / 64
 """Share of values that are no decimals, above which raw floats are smaller and faster."""
 _SAMPLE = 256
 _POWERS = 10.0 ** np.arange(_MOST_EXPONENT + 1)  # exact up to 10^22
+_NONE = np.zeros(1, np.int64)
+"""Stands for any number of zeros."""
 _UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _SIGNED: dict[int, Any] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
@@ -164,7 +167,8 @@ class _Ticks:
     """Values as whole numbers of 10^-exponent, and what is not quite one."""
 
     exponent: int
-    whole: Ints
+    whole: NDArray[Any]
+    """int64, or int32 where no difference of two can exceed it."""
     ulps: Ints
     """What a value's bits differ from those of its decimal."""
     odd_at: Ints
@@ -178,6 +182,9 @@ class _Ticks:
             exponent = _exponent_of(sample)
             if exponent is None:
                 return None
+            exact = _exact(values, _POWERS[exponent])
+            if exact is not None:
+                return cls(exponent, *exact, _NONE[:0], _NONE[:0])
             whole, ulps, fits = _measured(values, _POWERS[exponent])
             odd_at = np.flatnonzero(~fits)
             if len(odd_at) <= max(2, int(_MOST_ODD * len(values))):
@@ -195,9 +202,33 @@ def _exponent_of(sample: Floats) -> int | None:
     finite = sample[np.isfinite(sample)]
     if len(finite) == 0:
         return None
-    fits = _measured(finite, _POWERS[:, np.newaxis])[2]  # all exponents at once
-    enough = np.flatnonzero(fits.mean(axis=1) >= 1 - _MOST_ODD)
-    return int(enough[0]) if len(enough) else None
+    for first, behind in ((0, 6), (6, _MOST_EXPONENT + 1)):  # several at once; most are small
+        fits = _measured(finite, _POWERS[first:behind, np.newaxis])[2]
+        enough = np.flatnonzero(fits.mean(axis=1) >= 1 - _MOST_ODD)
+        if len(enough):
+            return first + int(enough[0])
+    return None
+
+
+def _exact(values: Floats, power: float) -> tuple[NDArray[Any], Ints] | None:
+    """Give ticks and differences in the last place where these describe all values exactly.
+
+    The same as `_measured` in fewer steps, and ticks in 4 bytes where their differences fit too.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        near = values * power
+        np.rint(near, out=near)
+        near += 0.0
+        most = max(-near.min(), near.max())
+        if not most < _MOST_TICKS:  # NaN compares false
+            return None
+        again = near / power
+        ulps = np.subtract(_bits(values), _bits(again), out=_bits(again))
+    low, high = int(ulps.min()), int(ulps.max())
+    if low < -_MOST_ULPS or high > _MOST_ULPS:
+        return None
+    whole = near.astype(np.int32 if most < _MOST_SMALL_TICKS else np.int64)
+    return whole, ulps if low or high else _NONE
 
 
 def _measured(values: Floats, power: Any) -> tuple[Ints, Ints, NDArray[np.bool_]]:
@@ -226,7 +257,7 @@ def _without(whole: Ints, ulps: Ints, odd_at: Ints) -> tuple[Ints, Ints]:
     return whole, ulps
 
 
-def _ints(values: Ints, exponent: int = 0) -> _Stream:
+def _ints(values: NDArray[Any], exponent: int = 0) -> _Stream:
     if len(values) == 0:
         return _Stream(_Kind.EQUAL, exponent=exponent)
     low, high = int(values.min()), int(values.max())
@@ -372,15 +403,15 @@ class Chunk:
                 _read_raw(group[number], rows, begin, end, column)
             return
         jumps, above, below, bodies, *others = group
-        # Whole numbers to the end: exact, and one division then gives the float that was.
         jump, body = _read_ints(jumps, rows, 0, end), _read_ints(bodies, rows, 0, end)
         before = jump[:begin].sum(dtype=np.int64) + body[:begin].sum(dtype=np.int64)
-        close, body = jump[begin:].astype(np.int64), body[begin:]
-        close += body
+        jump, body = jump[begin:], body[begin:]
+        # Whole numbers to the end: exact in floats too, and one division gives the float that was.
+        close = np.add(jump, body, out=out.get(_CLOSE), dtype=np.float64)
         close[:1] += before
         np.cumsum(close, out=close)
         if out.keys() != {_CLOSE}:
-            opened = np.subtract(close, body, out=out.get(_OPEN), dtype=np.float64)
+            opened = np.subtract(close, body, out=out.get(_OPEN))
         if _HIGH in out:
             np.maximum(opened, close, out=out[_HIGH])
             out[_HIGH][:] += _read_ints(above, rows, begin, end)
@@ -388,8 +419,7 @@ class Chunk:
             np.minimum(opened, close, out=out[_LOW])
             out[_LOW][:] -= _read_ints(below, rows, begin, end)
         for number, column in out.items():
-            ticks = close if number == _CLOSE else column
-            np.divide(ticks, _POWERS[jumps.exponent], out=column)
+            column /= _POWERS[jumps.exponent]
             _mend(others, (number, _PRICES, rows), begin, end, column)
 
     def _read_other(self, number: int, begin: int, end: int, out: Floats) -> None:
