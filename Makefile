@@ -35,8 +35,8 @@ demo: $(VENV)/.installed ## Show the main job on the sandbox exchange, offline.
 test: check ## Run linters, type checks and the whole test suite.
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered -q
 
-soak: $(VENV)/.installed-dev ## Fetch through 20,000 requests, a fifth of them faulty (minutes).
-	$(BIN)/python -m pytest -m slow -s -q tests/e2e/test_soak.py
+soak: $(VENV)/.installed-dev ## Run the long tests: thousands of faults, kills and flipped bits.
+	$(BIN)/python -m pytest -m slow -s -q tests/e2e/test_soak.py tests/contract
 
 check: $(VENV)/.installed-dev ## Run ruff, mypy and codespell.
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -44,6 +45,11 @@ class Memo(Generic[Value]):
         self._most_bytes = most_bytes
         self._bytes = 0
         self._entries: OrderedDict[Hashable, tuple[Hashable, Value, int]] = OrderedDict()
+        self._lock = Lock()
+        os.register_at_fork(after_in_child=self._unlock)
+
+    def _unlock(self) -> None:
+        """Take a lock of its own in a forked child: another thread may have held the old one."""
         self._lock = Lock()
 
     def get(self, name: Hashable, version: Hashable) -> Value | None:

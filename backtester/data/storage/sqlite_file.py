@@ -140,7 +140,8 @@ class SqliteStore:
         for symbol in self._change_existing(key, lambda file: file.loose()) or ():
             # A transaction each, so that none grows with the dataset.
             self._change_existing(key, partial(SqliteDataset.fold, symbol=symbol))
-        with suppress(FileNotFoundError), self._connected(key) as connection:
+        # Nothing depends on it: what it cannot bring into the file stays in the log.
+        with suppress(FileNotFoundError, StorageError), self._connected(key) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def annotate(self, key: DatasetKey, metadata: Mapping[str, Any]) -> None:
