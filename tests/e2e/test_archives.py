@@ -332,6 +332,25 @@ def test_an_update_can_say_where_from(world: World) -> None:
 # ------------------------------------------------------------------ interrupted
 
 
+@pytest.mark.parametrize("longer_than", [0, 2 * DAY], ids=["page", "file"])
+def test_an_interrupt_comes_out_as_itself_while_files_and_pages_come(
+    world: World, longer_than: int
+) -> None:
+    """Ctrl-C in a hook, of a page or of a file, closes everything and loses nothing."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, PageFetched):
+            span = event.interval.end - event.interval.start
+            if span > longer_than and (longer_than or span < DAY):
+                raise KeyboardInterrupt
+
+    question = (BTC, "1m", "2025-04-01", NOON)
+    with pytest.raises(KeyboardInterrupt):
+        world.ask(*question, on_event=interrupt)
+    assert is_part_of(world.stored(BTC, "1m").candles, truth(*question))
+    assert same(world.ask(*question)[BTC], truth(*question))
+
+
 def test_a_fetch_that_is_killed_midway_resumes_where_it_was(world: World) -> None:
     """Files that were read are stored; only the others are asked for again."""
     question = (BTC, "1m", "2024-06-01", "2025-04-01")

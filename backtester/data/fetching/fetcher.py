@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["Fetcher", "SeriesJob", "trying"]
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 IN_FLIGHT = 24
 """Requests under way at once, at the most: enough for any budget at 200 ms, few enough to hold in
@@ -152,11 +152,13 @@ class Fetcher:
             for job in sound:
                 self._archives.plan(job)
         self._on_event(self._plan(jobs))
-        pages = self._read_all([(job, job.intervals) for job in jobs])
+        pages = self._pages([(job, job.intervals) for job in jobs])
         if self._archives is None:
-            await pages
+            await _in_parallel(pages, self._at_once)
             return
-        left, _ = await _together(self._archives.fetch(sound, self._learn), pages)
+        left: dict[str, list[Interval]] = {}
+        async with _beside(pages, self._at_once):
+            left = await self._archives.fetch(sound, self._learn)
         if (failure := self._archives.failure) is not None:
             for job in sound:
                 self._fail(job, failure)
@@ -164,10 +166,11 @@ class Fetcher:
             for job in sound:
                 self._sink(job, left[job.symbol])
             return
-        await self._read_all([(job, left[job.symbol]) for job in sound])
+        rest = self._pages([(job, left[job.symbol]) for job in sound])
+        await _in_parallel(rest, self._at_once)
 
-    async def _read_all(self, parts: list[tuple[SeriesJob, list[Interval]]]) -> None:
-        """Read intervals page by page, symbols in turn."""
+    def _pages(self, parts: list[tuple[SeriesJob, list[Interval]]]) -> Iterator[Awaitable[None]]:
+        """Give the reading of intervals page by page, symbols in turn."""
         by_symbol = {job.symbol: job for job, _ in parts}
         pages = interleave(
             [
@@ -175,9 +178,7 @@ class Fetcher:
                 for job, intervals in parts
             ]
         )
-        await _in_parallel(
-            (self._read(by_symbol[page.symbol], page) for page in pages), self._at_once
-        )
+        return (self._read(by_symbol[page.symbol], page) for page in pages)
 
     async def forming(self, market: Market, open_time: int) -> Candles:
         """Ask for the candle that is still forming; it is handed out and never stored."""
@@ -449,18 +450,19 @@ def _wait(state: RetryCallState) -> float:
     return 0.2 + float(_backoff(state))
 
 
-async def _together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """Run two things at once; the failure of one ends the other."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = group.create_task(first), group.create_task(second)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return tasks[0].result(), tasks[1].result()
-
-
 async def _in_parallel(work: Iterator[Awaitable[None]], at_once: int) -> None:
     """Run a stream of coroutines, so many at a time, creating each only when it starts."""
+    async with _beside(work, at_once):
+        pass
+
+
+@asynccontextmanager
+async def _beside(work: Iterator[Awaitable[None]], at_once: int) -> AsyncIterator[None]:
+    """Run a stream of coroutines beside a block, which ends when both have; see `_in_parallel`.
+
+    The block runs in the task that is there: an interrupt that is raised in a task of its own
+    would leave the loop before those around it have put their things in order.
+    """
 
     async def worker() -> None:
         for one in work:  # the workers share the iterator
@@ -470,5 +472,6 @@ async def _in_parallel(work: Iterator[Awaitable[None]], at_once: int) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(worker())
+            yield
     except BaseExceptionGroup as errors:  # one failure is what the caller can act on
         raise errors.exceptions[0] from None
