@@ -295,7 +295,7 @@ class StoreContract:
         store.annotate(KEY, {"x": 1})
         if not folded:
             store.commit(KEY, [answer("BTC/USDT", 20, 1)])
-        store.delete(KEY, ["BTC/USDT", "nothing"])
+        store.delete(KEY, ["BTC/USDT", "nothing", "BTC/USDT"])
         rest = Dataset(KEY, applied(*(a for a in BATCH if a.symbol != "BTC/USDT")).series, {"x": 1})
         assert contents(store.read(KEY)) == contents(rest)
         again = answer("BTC/USDT", 30, 1)

@@ -17,6 +17,8 @@ __all__ = ["Connections", "DamagedLog"]
 
 _BUSY_S = 60.0
 """Writers take turns by a lock of their own; only other programs can make us wait here."""
+_SYNCHRONOUS = "FULL"
+"""A commit waits for the disk, so what was acknowledged survives a power cut."""
 _MOST_IDLE = 32
 _MOST_BYTES = 256 << 20
 """The most bytes of one value; a hostile file must not make us allocate more."""
@@ -191,10 +193,10 @@ def _configured(
     )
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
-        # FULL: a commit waits for the disk, so what was acknowledged survives a power cut.
-        # The others: no file shall make SQLite run anything or believe broken pages.
+        # No file shall make SQLite run anything or believe broken pages.
         connection.executescript(
-            "PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;"
+            f"PRAGMA synchronous={_SYNCHRONOUS}; "
+            "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;"
         )
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     except UnicodeDecodeError as error:  # SQLite quotes what it finds, and Python cannot read it

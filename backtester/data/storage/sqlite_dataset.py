@@ -695,7 +695,7 @@ class SqliteDataset:
 
     def delete(self, symbols: Sequence[str]) -> int:
         """Remove symbols with all there is of them; give how many are left."""
-        for symbol, data in list(self._records(symbols, salvage=False)):
+        for symbol, data in dict(self._records(symbols, salvage=False)).items():
             self._drop(self._parsed(symbol, data).segments)
             self._execute("DELETE FROM revisions WHERE symbol = ?", (symbol,))
             self._execute("DELETE FROM series WHERE symbol = ?", (symbol,))
