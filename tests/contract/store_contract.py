@@ -141,6 +141,15 @@ class StoreContract:
             for span in series.coverage:
                 assert after.series[symbol].coverage.missing(span.interval) == []
 
+    def test_changed_and_back_again(self, store: Store) -> None:
+        """A candle that one commit revises twice, to what it was, has both revisions."""
+        there_and_back = [answer(count=6, asked_ms=3), answer(first=2, count=1, seed=1, asked_ms=4)]
+        there_and_back.append(answer(first=2, count=2, asked_ms=5))
+        store.commit(KEY, there_and_back[:1])
+        store.commit(KEY, there_and_back[1:])
+        assert contents(store.read(KEY)) == contents(applied(*there_and_back))
+        assert len(store.read(KEY).series["BTC/USDT"].revisions) == 2
+
     def test_symbols_can_be_picked(self, store: Store) -> None:
         """Those that are there come in the order asked for; the others are left out."""
         store.commit(KEY, BATCH)

@@ -601,7 +601,7 @@ class SqliteDataset:
             tables.append(record.tail_candles())
         stored = joined(tables)
         merged, revised = merge(stored, record.coverage, answers)
-        if merged == stored:
+        if merged == stored and not revised:  # changed and back again is two revisions
             return record
         left = replace(
             record,
