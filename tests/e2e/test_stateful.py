@@ -199,7 +199,7 @@ class Histories(RuleBasedStateMachine):
         path.write_bytes(content[:at] if cut else altered)
         self.damaged.add(timeframe)
         with pytest.raises(CorruptDatasetError):
-            DataStorage(self.world.folder).stored(self.world.key(timeframe))
+            self.world.home.store.read(self.world.key(timeframe))
 
     @rule(
         symbol=st.sampled_from(SYMBOLS), timeframe=a_timeframe, ago=st.integers(3, 40),

@@ -53,7 +53,8 @@ def page(*changes: tuple[int, int, float], times: list[int] | None = None) -> Ca
         (np.zeros(2, np.int32), np.zeros((2, 5))),
         (np.zeros(2, np.int64), np.zeros((2, 5), np.float32)),
         (np.zeros(2, np.int64), np.zeros((3, 5))),
-        (np.zeros(2, np.int64), np.zeros((2, 6))),
+        (np.zeros(2, np.int64), np.zeros((2, 4))),
+        (np.zeros(2, np.int64), np.zeros((2, 10))),
         (np.zeros(2, np.int64), np.zeros(10)),
     ],
 )
