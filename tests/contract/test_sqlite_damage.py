@@ -24,7 +24,7 @@ from backtester.data.model import Coverage, Interval, Served, Span
 from backtester.data.storage import codec, connections, sqlite_dataset, sqlite_file
 from backtester.data.storage.memo import Memo
 from backtester.data.storage.pickles import UnreadableError
-from backtester.data.storage.records import Record, Segment, write_record
+from backtester.data.storage.records import Record, Segment, read_record, write_record
 from backtester.data.storage.sqlite_file import SqliteStore
 from backtester.data.storage.store import Dataset
 from tests.support.builders import HOUR, KEY, START, answer, applied, contents
@@ -449,6 +449,34 @@ def test_hostile_files(
     for symbol in ("ETH/USDT", "XRP/USDT"):
         whole = held["series"][symbol]["candles"]
         assert now["series"].get(symbol, {"candles": {}})["candles"].items() <= whole.items()
+
+
+@pytest.mark.parametrize("forged", ["a chunk twice", "chunks in another order", "a tail backwards"])
+def test_records_that_name_real_chunks_wrongly(
+    store: SqliteStore, held: dict[str, Any], forged: str
+) -> None:
+    """Each chunk is sound and stands where it is said to; together they are no history."""
+    sqlite_file._connections.close(store.path(KEY))
+    name = f"{KEY.stem}\0ETH/USDT".encode()
+    with closing(sqlite3.connect(store.path(KEY))) as connection, connection:
+        query = "SELECT record FROM series WHERE symbol = 'ETH/USDT'"
+        sound = read_record(connection.execute(query).fetchone()[0], name)
+        parts, width = sound.segments, len(sound.tail) // sound.tail_rows
+        rows = [sound.tail[at : at + width] for at in range(0, len(sound.tail), width)]
+        changed = {
+            "a chunk twice": replace(
+                sound, segments=(parts[0], *parts), candles=sound.candles + parts[0].rows
+            ),
+            "chunks in another order": replace(sound, segments=parts[::-1]),
+            "a tail backwards": replace(sound, tail=b"".join(rows[::-1])),
+        }[forged]
+        assert len(parts) > 1
+        assert len(rows) > 1
+        update = query.replace("SELECT record FROM series", "UPDATE series SET record = ?")
+        connection.execute(update, (write_record(changed, name),))
+    assert told(store, held, held_too=False)
+    with pytest.raises(CorruptDatasetError, match="contradicts itself"):
+        store.read(KEY, ["ETH/USDT"])
 
 
 def test_a_table_that_leads_back_into_itself(tmp_path: Path) -> None:

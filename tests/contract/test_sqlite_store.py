@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 
 from backtester.data.model import DatasetKey
-from backtester.data.storage import sqlite_dataset
+from backtester.data.storage import sqlite_dataset, sqlite_file, sqlite_log
 from backtester.data.storage.sqlite_file import SqliteStore
 from backtester.data.storage.store import Dataset
 from tests.contract.store_contract import StoreContract
-from tests.support.builders import HOUR, KEY, START, answer, contents
+from tests.support.builders import HOUR, KEY, START, answer, applied, contents
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +62,37 @@ def test_threads_decode_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         whole = np.concatenate([*parts, answer("BTC/USDT", 27_040, 3).candles.values])
         assert found.values.tobytes() == whole.tobytes()
         assert closes.tobytes() == whole[:, 3].tobytes()
+
+
+def test_a_replacement_that_is_cut_off_loses_nothing(tmp_path: Path) -> None:
+    """What stood in the log alone is in the file before the log goes."""
+    store = SqliteStore(tmp_path / "data")
+    child = os.fork()
+    if child == 0:
+        store.commit(KEY, [answer("BTC/USDT"), answer("ETH/USDT")])
+        Path.replace = lambda *_: os._exit(9)  # type: ignore[method-assign]
+        try:
+            store.put(applied(answer("XRP/USDT")))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not sqlite_log.path_of(store.path(KEY)).exists()
+    expected = applied(answer("BTC/USDT"), answer("ETH/USDT"))
+    assert contents(store.read(KEY)) == contents(expected)
+
+
+def test_a_reader_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is replaced after it was found and before it is read is found anew."""
+    store = SqliteStore(tmp_path / "data")
+    store.commit(KEY, [answer("OLD")])
+    pool, new = sqlite_file._connections, applied(answer("NEW"))
+    take = pool._take
+
+    def replaced_meanwhile(*arguments: Any) -> Any:
+        connection = take(*arguments)
+        monkeypatch.setattr(pool, "_take", take)
+        store.put(new)
+        return connection
+
+    monkeypatch.setattr(pool, "_take", replaced_meanwhile)
+    assert contents(store.read(KEY)) == contents(new)

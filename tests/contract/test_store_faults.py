@@ -6,6 +6,7 @@ A preloaded library lets the n-th call fail, whoever makes it: Python, or SQLite
 from __future__ import annotations
 
 import errno
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -46,7 +47,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 @pytest.mark.parametrize("disk", DISKS)
 @pytest.mark.parametrize(("store", "action"), CASES)
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_faults(
     faulty: Nursery, tmp_path: Path, store: str, action: str, disk: str, every: int
 ) -> None:
@@ -55,7 +56,7 @@ def test_faults(
     own = STORES[store](tmp_path / "before")
     prepare(own, action)
     sqlite_file._connections.close(own.path(KEY))
-    for at in range(len(disk) % every, 500, every):
+    for at in range(random.randrange(every), 500, every):
         folder = tmp_path / "data"
         shutil.copytree(tmp_path / "before", folder)
         order = {"store": store, "action": action, "number": number, "lasting": lasting}
