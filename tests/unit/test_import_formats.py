@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -427,6 +429,26 @@ def test_vectorbt_files_of_other_makes(tmp_path: Path) -> None:
     packed = tmp_path / "y.pickle.gz"
     packed.write_bytes(gzip.compress(saved.read_bytes()))
     assert same(only(packed))
+
+
+SAVED_WITHOUT_PYARROW = """
+import sys, warnings
+sys.modules["pyarrow"] = None  # as where it is not installed
+warnings.simplefilter("ignore")
+import pandas as pd, vectorbt
+table = pd.read_csv(sys.argv[1], index_col=0, parse_dates=True, float_precision="round_trip")
+assert type(table.assign(note="x")["note"].array).__name__ != "ArrowStringArray"
+vectorbt.Data.from_data({"BTC/USDT": table.assign(note="x")}, download_kwargs={}).save(sys.argv[2])
+"""
+
+
+def test_what_vectorbt_saves_without_pyarrow(tmp_path: Path) -> None:
+    """pandas 3 keeps texts in another way there, the names of columns among them."""
+    frame().to_csv(tmp_path / "x.csv")
+    paths = [str(tmp_path / name) for name in ("x.csv", "x.pickle")]
+    subprocess.run([sys.executable, "-c", SAVED_WITHOUT_PYARROW, *paths], check=True, timeout=120)
+    assert b"ArrowStringArray" not in Path(paths[1]).read_bytes()
+    assert same(only(Path(paths[1])))
 
 
 def test_what_users_put_beside_candles_is_no_matter(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ _TIMEDELTA = "datetime.timedelta"
 _TIMEZONE = "datetime.timezone"
 _DTYPE = "numpy.dtype"
 _RECONSTRUCT_ARRAY = {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"}
-_DATETIME_ARRAY = "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"
+_BACKED_ARRAY = "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"
 _BLOCK = "pandas._libs.internals._unpickle_block"
 _TIMESTAMP = "pandas._libs.tslibs.timestamps._unpickle_timestamp"
 _FRAME = "pandas.core.frame.DataFrame"
@@ -222,7 +222,7 @@ _RECONSTRUCT = "vectorbtpro.utils.pickling.reconstruct"
 _OFFSETS = ("Second", "Minute", "Hour", "Day", "Week", "MonthBegin")
 NAMES = {
     _CREATE_ARRAY, _LOAD_TYPE, _TIMEDELTA, _TIMEZONE, _DTYPE, "numpy.ndarray", *_RECONSTRUCT_ARRAY,
-    _DATETIME_ARRAY, _BLOCK, _TIMESTAMP, _FRAME, _NEW_INDEX, _NEW_DATETIME_INDEX, _BLOCK_MANAGER,
+    _BACKED_ARRAY, _BLOCK, _TIMESTAMP, _FRAME, _NEW_INDEX, _NEW_DATETIME_INDEX, _BLOCK_MANAGER,
     _REC_STATE, _RECONSTRUCT,
     "pandas.core.arrays.datetimes.DatetimeArray", "pandas.core.dtypes.dtypes.DatetimeTZDtype",
     "pandas.core.indexes.base.Index", "pandas.core.indexes.datetimes.DatetimeIndex",
@@ -393,7 +393,7 @@ class Reader:
 
     def may_be_numbers(self, cells: _Call) -> bool:
         """Tell whether a block's cells should be an array of NumPy's."""
-        return cells.name != _DATETIME_ARRAY
+        return cells.name != _BACKED_ARRAY
 
     def placement(self, call: _Call, columns: int) -> list[int]:
         """Read the positions of a block's columns, a slice or an array."""
@@ -417,19 +417,13 @@ class Reader:
 
     def labels(self, data: Any) -> Sequence[Any]:
         """Read what an index of names was made of."""
-        kind, labels = self.array(data)
+        kind, labels = self.array(_backing(data))
         _expect(kind == "O8", "the columns of a table are not named")
         return labels  # type: ignore[no-any-return]  # a list, where the kind is that
 
     def times(self, call: _Call) -> NDArray[np.int64]:
         """Read a DatetimeIndex; the time zone only changes how the same times are shown."""
-        inner = _index_data(call, _NEW_DATETIME_INDEX)
-        if type(inner) is _Call and inner.name == _DATETIME_ARRAY:
-            state = inner.state if type(inner.state) is tuple else ()
-            # pandas has written the dtype and the array in either order.
-            arrays = [part for part in state if type(part) is _Call and is_array(part)]
-            inner = arrays[0] if len(arrays) == 1 else None
-        unit, ticks = self.array(inner)
+        unit, ticks = self.array(_backing(_index_data(call, _NEW_DATETIME_INDEX)))
         _expect(unit in _UNITS and ticks.ndim == 1, "the index of a table holds no times")
         return _locked(_to_ms(ticks, unit))
 
@@ -608,6 +602,16 @@ def _dtype(call: Any) -> tuple[str, np.dtype[Any]]:
     known = next((one for one in _UNITS if name == one.encode()), "")
     _expect(known != "" and multiples == [1, 1, 1], problem)
     return known, np.dtype(order + "i8")
+
+
+def _backing(data: Any) -> Any:
+    """Give the array of NumPy's that one of pandas' own is made of: times, or texts."""
+    if type(data) is not _Call or data.name != _BACKED_ARRAY:
+        return data
+    state = data.state if type(data.state) is tuple else ()
+    # pandas has written the dtype and the array in either order.
+    arrays = [part for part in state if type(part) is _Call and is_array(part)]
+    return arrays[0] if len(arrays) == 1 else None
 
 
 def _to_ms(ticks: NDArray[np.int64], unit: str) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ class _Machine(ProMachine):
 
 
 class _Reader(Reader):
-    """Reads the labels of pandas 3, too: texts side by side in one run of bytes."""
+    """Reads the labels of pandas 3 and PyArrow, too: texts side by side in one run of bytes."""
 
     def may_be_numbers(self, cells: Call) -> bool:
         return is_array(cells)
