@@ -48,7 +48,9 @@ from backtester.data.fetching.fetcher import ATTEMPTS
 from backtester.data.sandbox import Fault
 from backtester.data.storage import files
 from backtester.data.storage.data_storage import DataStorage
+from backtester.data.storage.growing import GrowingStore, Storage
 from tests.support import processes
+from tests.support.builders import contents
 from tests.support.world import World, ms, same, truth
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
@@ -341,7 +343,8 @@ def test_a_full_disk_keeps_what_was_there_and_is_loud(stocked: World) -> None:
     """A write that does not fit changes no file, and the data come with the reason."""
     before = stocked.files()
     full = """
-import resource, signal
+import resource, signal, sys
+sys.dont_write_bytecode = True  # Python would keep what it could write of it
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 """
@@ -393,6 +396,26 @@ def test_a_data_directory_that_is_a_file_is_named_before_anything_is_asked(
         with refused(stocked, StorageError, str(place)):
             use()
     assert place.read_text() == "not a directory"
+
+
+def test_a_full_disk_under_a_large_dataset_is_loud_too(stocked: World) -> None:
+    """The same where the dataset lives in SQLite: the data come, and nothing stored is lost."""
+    store = GrowingStore(stocked.folder)
+    store.move(stocked.key(), Storage.SQLITE)
+    before = contents(store.read(stocked.key()))
+    full = """
+import resource, signal, sys
+sys.dont_write_bytecode = True  # Python would keep what it could write of it
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+"""
+    question = f"found = ask(['SOL/USDT'], '1h', *{DATES!r})"
+    told = processes.python(stocked, full + question + _TOLD.format(symbol="SOL/USDT"))
+    assert told["candles"] == 9 * 24
+    assert told["account"]["storage_error"]["error"] == "DatasetWriteError"
+    assert contents(store.read(stocked.key())) == before
+    mended = stocked.ask("SOL/USDT", "1h", *DATES)
+    assert same(mended["SOL/USDT"], truth("SOL/USDT", "1h", *DATES))
 
 
 def test_saving_to_a_full_disk_is_an_error_and_changes_nothing(
