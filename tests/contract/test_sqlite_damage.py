@@ -161,7 +161,9 @@ def test_an_undamaged_file_is_read(store: SqliteStore, held: dict[str, Any]) -> 
     assert not told(store, held)
 
 
-@pytest.mark.parametrize("every", [61, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "every", [61, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
 def test_flipped_bytes(
     store: SqliteStore, original: Path, held: dict[str, Any], every: int
 ) -> None:
