@@ -305,6 +305,41 @@ def test_conflicts_within_a_file_are_refused(world: World, tmp_path: Path) -> No
     assert world.files() == {}
 
 
+def test_numbers_that_cannot_be_read_are_named(world: World, file: Path) -> None:
+    """Where nothing came of a file, as an error; empty rows alone are none."""
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    commas = [";".join([time, *(cell.replace(".", ",") for cell in row)]) for time, *row in rows]
+    file.write_text("time;open;high;low;close;volume\n" + "\n".join(commas))
+    done = run(str(file))
+    assert done.exit_code == 1
+    assert f"48 not finite numbers; cannot read '{commas[0].split(';')[1]}' as a number" in (
+        done.stderr
+    )
+    head = "time,open,high,low,close,volume\n"
+    for cell in ("1 BTC", '"1,000.5"'):
+        file.write_text(head + "".join(f"{','.join([*row[:5], cell])}\n" for row in rows))
+        with pytest.raises(CandleError, match=f"cannot read '{cell.strip(chr(34))}' as a number"):
+            import_data(file)
+    some = [*rows[:-2], [*rows[-2][:5], "many"], rows[-1]]
+    file.write_text(head + "".join(f"{','.join(row)}\n" for row in some))
+    (one,) = import_data(file).series
+    assert (one.taken, one.skipped["not finite numbers"]) == (46, 1)
+    assert one.notes == ("cannot read 'many' as a number",)
+    file.write_text(head + "".join(f"{row[0]},,,,,\n" for row in rows))
+    empty = run(str(file), "--json")
+    assert (empty.exit_code, json.loads(empty.stdout)["series"][0]["skipped"]) == (
+        0,
+        {"padding": 48},
+    )
+
+
+def test_a_missing_column_is_named(world: World, file: Path) -> None:
+    """Also where there are too few columns for a table of candles."""
+    file.write_text("time,open,high,low,close\n1,2,2,2,2\n")
+    with pytest.raises(CorruptDatasetError, match="it has no Volume; its columns are 'time'"):
+        import_data(file)
+
+
 def test_nothing_at_all_is_an_error_with_the_account(world: World, tmp_path: Path) -> None:
     """Each file with its reason."""
     for name in ("a.csv", "b.csv"):

@@ -17,6 +17,7 @@ from backtester.data.importing.columns import (
     ticks_of,
     time_column,
     times_of_texts,
+    unread_number,
 )
 from backtester.data.importing.found import NO_TIME, Rows, Said
 from backtester.data.importing.merging import news_of
@@ -223,10 +224,13 @@ def test_times_of_arrays() -> None:
 
 def test_numbers_have_the_bits_of_float() -> None:
     """Also the awkward ones; what is no number becomes none, one by one."""
-    cells = ["0.1", "1e-8", "123456789.123456789", "9007199254740993", "x", ""]
+    cells = ["0.1", "1e-8", "123456789.123456789", "9007199254740993", "", "N/A", "null", "x"]
     found = numbers(cells)
     assert found[:4].tolist() == [float(cell) for cell in cells[:4]]
-    assert np.isnan(found[4:]).all()
+    assert np.isnan(found[4:7]).all(), "empty"
+    assert np.isinf(found[7]), "not empty, and no number"
+    assert unread_number(cells) == "x"
+    assert unread_number(cells[:7]) is None
 
 
 def test_a_column_of_times_is_found() -> None:
@@ -277,6 +281,16 @@ def test_each_bad_row_is_left_out_with_its_reason() -> None:
         "negative volume": 1,
     }
     assert outcome.candles.open_time.tolist() == [START + h * HOUR for h in (0, 1, 2, 8, 9)]
+
+
+def test_rows_of_which_none_is_a_candle_are_refused() -> None:
+    """Other than padding, which may be all there is."""
+    broken = table(candles_at(hours(0, 3)))
+    broken.values[:, 4] = np.nan
+    with pytest.raises(CandleError, match="none of its rows is a candle: 3 not finite numbers"):
+        screened(broken)
+    broken.values[:] = np.nan
+    assert screened(broken).skipped == {"padding": 3}
 
 
 def test_the_last_row_counts_as_unfinished_unless_told() -> None:

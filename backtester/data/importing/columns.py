@@ -25,6 +25,7 @@ __all__ = [
     "ticks_of",
     "time_column",
     "times_of_texts",
+    "unread_number",
 ]
 
 _TIME_NAMES = (
@@ -39,6 +40,8 @@ _VALUE_NAMES: Mapping[str, tuple[str, ...]] = {
     "Close": ("close", "c", "closeprice", "priceclose"),
     "Volume": ("volume", "v", "vol", "basevolume", "volumebase"),
 }
+_EMPTY = frozenset({"", "-", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
+"""What programs write into the cell of a number that is not there."""
 _PER_MS = {"us": 1_000, "ns": 1_000_000}
 _MS_PER = {"s": 1_000, "ms": 1}
 _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**11, 10**14, 10**17
@@ -142,18 +145,34 @@ def milliseconds(ticks: NDArray[np.int64], unit: str | None = None) -> NDArray[n
 
 
 def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
-    """Read texts as numbers, bit for bit as `float` does; NaN for what is none."""
+    """Read texts as numbers, bit for bit as `float` does.
+
+    NaN for a cell that is empty or says that it is; infinite for what is no number.
+    """
     try:
         return np.array(list(map(float, cells)), np.float64)
     except ValueError:
         return np.array([_number(cell) for cell in cells], np.float64)
 
 
+def unread_number(cells: Sequence[str]) -> str | None:
+    """Give the first cell that is neither a number nor empty."""
+    return next((cell for cell in cells if not _readable(cell)), None)
+
+
 def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return np.nan
+    if not _readable(cell):
+        return np.inf
+    return float(cell) if cell.strip().lower() not in _EMPTY else np.nan
+
+
+def _readable(cell: str) -> bool:
+    if cell.strip().lower() in _EMPTY:
+        return True
+    with suppress(ValueError):
+        float(cell)
+        return True
+    return False
 
 
 def times_of_texts(cells: Sequence[str]) -> NDArray[np.int64]:

@@ -60,7 +60,10 @@ class Rows:
     open_time: NDArray[np.int64]
     """UTC epoch milliseconds, shape (n,); `NO_TIME` where the file has none."""
     values: NDArray[np.float64]
-    """Shape (n, 5), columns as in `COLUMNS`; NaN where the file has no number."""
+    """Shape (n, 5), columns as in `COLUMNS`; NaN where the file has nothing, infinite where it has
+    what cannot be read as a number."""
+    unread: str | None = None
+    """The first cell that cannot be read as a number; None where all can."""
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.open_time), len(COLUMNS)):

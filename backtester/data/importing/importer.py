@@ -226,6 +226,8 @@ class _Import:
             symbol, rows.candles, target.series[symbol], key.timeframe, asked_ms=self.now_ms
         )
         self._keep(key, target, news)
+        if found.rows.unread is not None:
+            notes.append(f"cannot read {found.rows.unread[:40]!r} as a number")
         return _imported(found, key, symbol, rows, news, (*found.notes, *notes, *named), checked)
 
     # ------------------------------------------------------------------ what it is

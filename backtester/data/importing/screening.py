@@ -22,6 +22,10 @@ __all__ = ["Screened", "screen"]
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
 _EARLIEST_MS = 1_230_768_000_000
 """2009-01-01: Bitcoin is younger. A count with a digit less is some time in the seventies."""
+_NO_CANDLES = frozenset(
+    {"not finite numbers", "open or close outside low and high", "negative volume"}
+)
+"""Reasons that lie in the row itself, and not in when the file was written."""
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 
 
@@ -50,7 +54,8 @@ def screen(rows: Rows, timeframe: Timeframe, *, now_ms: int, last_is_closed: boo
     ------
     CandleError
         The whole cannot be candles of this timeframe: they stand closer or further apart,
-        all off its grid, most without a time, or one time has two different candles.
+        all off its grid, most without a time, one time has two different candles, or no row
+        that is not padding is a candle.
     """
     skipped: dict[str, int] = {}
     kept = rows
@@ -86,8 +91,19 @@ def screen(rows: Rows, timeframe: Timeframe, *, now_ms: int, last_is_closed: boo
     leave_out("not closed yet", kept.open_time >= closed_end(timeframe, now_ms, SETTLE_MS))
     if not last_is_closed:
         leave_out("last row, perhaps unfinished", kept.open_time == last)
+    _require_some(len(kept), skipped, rows.unread)
     times, values = np.ascontiguousarray(kept.open_time), np.ascontiguousarray(kept.values)
     return Screened(Candles(times, values), skipped)
+
+
+def _require_some(taken: int, skipped: dict[str, int], unread: str | None) -> None:
+    """Refuse a series whose rows are all left out for what stands in them."""
+    wrong = {why: count for why, count in skipped.items() if why in _NO_CANDLES}
+    if taken or not wrong:
+        return
+    listed = ", ".join(f"{count} {why}" for why, count in wrong.items())
+    told = f"; cannot read {unread[:40]!r} as a number" if unread is not None else ""
+    raise CandleError(f"none of its rows is a candle: {listed}{told}", skipped=skipped)
 
 
 def _sorted(rows: Rows) -> Rows:

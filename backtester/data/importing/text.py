@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,13 +22,11 @@ from backtester.data.importing.columns import (
     place_columns,
     time_column,
     times_of_texts,
+    unread_number,
 )
 from backtester.data.importing.found import NOTHING_SAID, Found, Rows, Said
 from backtester.data.importing.names import closed_period, said_by_name
 from backtester.data.importing.opening import Content, unreadable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["decode"]
 
@@ -78,11 +75,13 @@ def decode(content: Content) -> Iterator[Found]:
 
 def _first_row(content: Content) -> tuple[bytes, list[str], str]:
     """Give the first row, its cells and what separates them; a preface is passed over."""
+    lacking = None
     for _ in range(_MOST_PREFACE):
         line = content.stream.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf")
         text = _decoded(line, content.where)
         delimiter = max(_DELIMITERS, key=text.count)
         if line.startswith(b"#") or text.count(delimiter) < len(COLUMNS):
+            lacking = lacking or _lacking(text.strip().split(delimiter))
             continue
         try:
             cells = next(csv.reader([text], delimiter=delimiter))
@@ -90,8 +89,20 @@ def _first_row(content: Content) -> tuple[bytes, list[str], str]:
             raise unreadable(content.where, f"it is not a table of text ({error})") from error
         return line, [cell.strip() for cell in cells], delimiter
     raise unreadable(
-        content.where, "it is neither a known format nor a table of six columns or more"
+        content.where,
+        lacking or "it is neither a known format nor a table of six columns or more",
     )
+
+
+def _lacking(names: Sequence[str]) -> str | None:
+    """Say which columns a line of names lacks; None for a line that is none."""
+    try:
+        time_column(names)
+        place_columns(names)
+    except CandleError as error:
+        some = len(error.facts.get("missing", COLUMNS)) < len(COLUMNS)
+        return str(error) if some else None
+    return None
 
 
 def _decoded(raw: bytes, where: str) -> str:
@@ -132,14 +143,17 @@ class _Layout:
 
 def _rows(content: Content, first: bytes, layout: _Layout) -> Rows:
     """Read all rows, block by block: quickly where a block is made of plain numbers."""
-    times, tables = [np.empty(0, np.int64)], [np.empty((0, len(COLUMNS)))]
+    parts = [Rows(np.empty(0, np.int64), np.empty((0, len(COLUMNS))))]
     for block in _blocks(content, first):
-        found = _plain_numbers(block, layout)
-        if found is None:
-            found = _any_cells(_decoded(block, content.where), layout)
-        times.append(found[0])
-        tables.append(found[1])
-    return Rows(np.concatenate(times), np.concatenate(tables))
+        part = _plain_numbers(block, layout)
+        if part is None:
+            part = _any_cells(_decoded(block, content.where), layout)
+        parts.append(part)
+    return Rows(
+        np.concatenate([part.open_time for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        next((part.unread for part in parts if part.unread is not None), None),
+    )
 
 
 def _blocks(content: Content, rest: bytes) -> Iterator[bytes]:
@@ -155,9 +169,7 @@ def _blocks(content: Content, rest: bytes) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def _plain_numbers(
-    block: bytes, layout: _Layout
-) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+def _plain_numbers(block: bytes, layout: _Layout) -> Rows | None:
     """Read a block in which every row has its cells, and no cell is quoted; None for others."""
     if b'"' in block or b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
@@ -179,14 +191,14 @@ def _plain_numbers(
         values = cells.columns(starts[list(layout.values)], ends[list(layout.values)])
     except ValueError:
         return None
-    return milliseconds(times), values
+    return Rows(milliseconds(times), values)
 
 
-def _any_cells(text: str, layout: _Layout) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _any_cells(text: str, layout: _Layout) -> Rows:
     """Read a block cell by cell."""
     rows = [row for row in csv.reader(text.splitlines(), delimiter=layout.delimiter) if row]
     if not rows:
-        return np.empty(0, np.int64), np.empty((0, len(COLUMNS)))
+        return Rows(np.empty(0, np.int64), np.empty((0, len(COLUMNS))))
     if set(map(len, rows)) != {layout.width}:
         odd = next(row for row in rows if len(row) != layout.width)
         raise CandleError(
@@ -194,4 +206,7 @@ def _any_cells(text: str, layout: _Layout) -> tuple[NDArray[np.int64], NDArray[n
         )
     columns = list(zip(*rows, strict=True))
     values = np.stack([numbers(columns[at]) for at in layout.values], axis=1)
-    return times_of_texts(columns[layout.time]), values
+    unread = None
+    if np.isinf(values).any():
+        unread = unread_number([cell for at in layout.values for cell in columns[at]])
+    return Rows(times_of_texts(columns[layout.time]), values, unread)
