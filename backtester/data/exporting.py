@@ -7,12 +7,14 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from backtester.data.candles import COLUMNS, Candles
 from backtester.data.dates import DateLike, parse_date
 from backtester.data.errors import DatasetWriteError, OptionError
+from backtester.data.export_names import folder_of
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage.data_storage import DataStorage
 from backtester.data.storage.records import cut, period_name
@@ -87,7 +89,7 @@ def export_data(
     for symbol, table in tables:
         for piece in cut(table, key.timeframe):
             period = period_name(key.timeframe, int(piece.open_time[0]))
-            path = folder / key.stem / _file_name(symbol) / f"{period}.{to}"
+            path = folder / key.stem / folder_of(symbol) / f"{period}.{to}"
             with _replacing(path) as draft:
                 write(piece, draft, _origin(key, symbol))
             written.append(path)
@@ -114,22 +116,6 @@ def _origin(key: DatasetKey, symbol: str) -> dict[str, str]:
     }
 
 
-def _file_name(symbol: str) -> str:
-    """Name a symbol's folder: BTC/USDT:USDT is BTC-USDT_USDT, what is not plain is escaped.
-
-    >>> _file_name("BTC/USDT:USDT"), _file_name("../x")
-    ('BTC-USDT_USDT', '%2E%2E-x')
-    """
-    escaped = "".join(
-        char
-        if char.isascii() and char.isalnum()
-        else {"/": "-", ":": "_", "-": "~"}.get(char)
-        or "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
-        for char in symbol
-    )
-    return escaped or "%"
-
-
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a draft to write, and put it in its place when it is whole."""
@@ -151,18 +137,21 @@ _Writer = Callable[[Candles, Path, Mapping[str, str]], None]
 
 
 def _writer(to: str) -> _Writer:
+    """Give the function that writes a format, before anything is made for its files."""
+    if to != "csv":
+        _require("pyarrow")
     return {"parquet": _write_parquet, "feather": _write_feather, "csv": _write_csv}[to]
 
 
 def _write_parquet(table: Candles, path: Path, origin: Mapping[str, str]) -> None:
-    with _needing("pyarrow", "parquet"):
-        from pyarrow import parquet
+    from pyarrow import parquet
+
     parquet.write_table(_arrow(table, origin), path, compression="zstd")
 
 
 def _write_feather(table: Candles, path: Path, origin: Mapping[str, str]) -> None:
-    with _needing("pyarrow", "parquet"):
-        from pyarrow import feather
+    from pyarrow import feather
+
     feather.write_feather(_arrow(table, origin), str(path), compression="zstd")
 
 
@@ -197,10 +186,9 @@ def _write_csv(table: Candles, path: Path, _origin: Mapping[str, str]) -> None:
 
 
 def _write_duckdb(path: Path, key: DatasetKey, tables: Iterator[tuple[str, Candles]]) -> Path:
-    with _needing("duckdb", "duckdb"):
-        import duckdb
-    with _needing("pyarrow", "parquet"):
-        import pyarrow as pa  # noqa: F401 - its tables are handed over without a copy
+    _require("duckdb", "pyarrow")  # Arrow's tables are handed over without a copy
+    import duckdb
+
     with _replacing(path) as draft, duckdb.connect(str(draft)) as database:
         database.execute(
             "CREATE TABLE candles (symbol VARCHAR NOT NULL, open_time TIMESTAMPTZ NOT NULL, "
@@ -214,11 +202,11 @@ def _write_duckdb(path: Path, key: DatasetKey, tables: Iterator[tuple[str, Candl
     return path
 
 
-@contextmanager
-def _needing(package: str, extra: str) -> Iterator[None]:
+def _require(*packages: str) -> None:
+    """Refuse what a format needs and is not installed."""
     try:
-        yield
+        for package in packages:
+            import_module(package)
     except ImportError as error:
-        raise OptionError(
-            f"this needs {package}: pip install 'backtester[{extra}]'", value=package
-        ) from error
+        names = " ".join(packages)
+        raise OptionError(f"this needs {names}: pip install {names}", value=names) from error

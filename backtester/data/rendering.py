@@ -27,6 +27,7 @@ __all__ = [
     "print_anything",
     "print_exchanges",
     "print_import",
+    "print_import_briefly",
     "print_summary",
     "print_total",
     "progress",
@@ -195,8 +196,6 @@ def print_import(account: Mapping[str, Any]) -> None:
         )
     if account["series"]:
         console.print(table)
-    for where, failure in account["failures"].items():
-        console.print(f"not imported: {where}: {failure['message']}", soft_wrap=True)
     for one in account["series"]:
         for note in one["notes"]:
             console.print(f"{one['file']}: {note}", soft_wrap=True)
@@ -204,6 +203,14 @@ def print_import(account: Mapping[str, Any]) -> None:
             console.print(f"{one['file']}: {_checked(one['checked'])}", soft_wrap=True)
     for note in account["notes"]:
         console.print(note, soft_wrap=True)
+    print_import_briefly(account)
+
+
+def print_import_briefly(account: Mapping[str, Any]) -> None:
+    """Print how much an import took, in one line, after what it could not take."""
+    console = _console(sys.stdout)
+    for where, failure in account["failures"].items():
+        console.print(f"not imported: {where}: {failure['message']}", soft_wrap=True)
     of = counted(len(account["series"]), "series")
     would = "would be taken" if account["dry_run"] else "taken"
     console.print(

@@ -415,6 +415,13 @@ def test_the_command_tells_rows_taken_and_why_not(world: World, file: Path) -> N
     assert (told["taken"], told["series"][0]["known"], told["failures"]) == (0, 47, {})
 
 
+def test_quietly_the_command_prints_one_line(world: World, file: Path) -> None:
+    """With notes and rows left out, too."""
+    shown = run(str(file), "-q", "-t", "1h", "-s", "BTCUSDT")
+    assert shown.stdout.startswith("47 candles of 1 series taken in ")
+    assert (shown.stdout.count("\n"), shown.stderr) == (1, "")
+
+
 def test_each_flag_of_the_command_means_what_it_says(world: World, tmp_path: Path) -> None:
     """As the function's arguments."""
     path = written(tmp_path / "x.csv", hourly())

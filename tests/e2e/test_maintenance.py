@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from backtester.data import DataStorage, cli, export_data, import_data, load_data, maintenance
 from backtester.data.candles import Candles, Series
-from backtester.data.errors import DatasetNotFoundError, OptionError
+from backtester.data.errors import CorruptDatasetError, DatasetNotFoundError, OptionError
 from backtester.data.home import home_in
 from tests.support.world import HOUR, World, ms, same, truth
 
@@ -230,7 +231,13 @@ def test_what_is_exported_comes_back_whole(stocked: World, tmp_path: Path, to: s
 
 
 def test_csv_keeps_every_digit(stocked: World, tmp_path: Path) -> None:
-    """Numbers read back from the text are the same floats; times are epoch milliseconds."""
+    """It comes back whole, too; numbers are the same floats, times epoch milliseconds."""
+    files = export_data("sandbox", "1h", to="csv", output=tmp_path, data_dir=stocked.folder)
+    assert import_data(tmp_path / "sandbox_spot_1h", data_dir=tmp_path / "elsewhere").failures == {}
+    kept = home_in(tmp_path / "elsewhere").store.read(stocked.key())
+    for symbol in (BTC, ETH):
+        assert same(kept.series[symbol].candles, truth(symbol, "1h", *DATES))
+    assert len(files) == 2
     (path,) = export_data("sandbox", "1h", BTC, to="csv", start_date="2025-06-01",
                           output=tmp_path, data_dir=stocked.folder)  # fmt: skip
     with path.open() as file:
@@ -253,6 +260,19 @@ def test_duckdb_holds_one_table(stocked: World, tmp_path: Path) -> None:
         ).fetchall()  # fmt: skip
     found = Candles.of([row[0] for row in rows], [row[1:] for row in rows])
     assert same(found, truth(ETH, "1h", *DATES))
+    with pytest.raises(CorruptDatasetError, match="DuckDB files are not read here"):
+        import_data(path)
+
+
+@pytest.mark.parametrize("to", ["parquet", "feather", "duckdb"])
+def test_an_export_without_its_library_makes_no_folder(
+    stocked: World, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says what to install."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(OptionError, match=r"pip install .*pyarrow\Z"):
+        export_data("sandbox", "1h", to=to, output=tmp_path / "out", data_dir=stocked.folder)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_exported(stocked: World, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given as holds_for
 from hypothesis import strategies as st
 
 from backtester.data.candles import Answer, Candles, Series
+from backtester.data.export_names import folder_of, symbol_of
 from backtester.data.importing.found import Rows
 from backtester.data.importing.merging import news_of
 from backtester.data.importing.screening import screen
@@ -88,3 +89,12 @@ def test_order_repeats_and_bad_rows_cost_no_good_one(
     good = np.array([row not in bad for row in range(12)])
     assert outcome.candles == sound.take(good)
     assert len(outcome.candles) + sum(outcome.skipped.values()) == len(picked)
+
+
+@holds_for(st.text(min_size=1))
+def test_a_folder_gives_its_symbol_back(symbol: str) -> None:
+    """Whatever is in it, and the name is safe on every file system."""
+    folder = folder_of(symbol)
+    assert symbol_of(folder) == symbol
+    assert folder.isascii()
+    assert not set(folder) & set("/\\:.")

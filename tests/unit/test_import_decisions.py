@@ -56,6 +56,11 @@ def tf(text: str | None) -> Timeframe | None:
         ("candles.csv", None, None, None, None),
         ("mine_BTCUSDT_1h.csv", None, None, "1h", "BTCUSDT"),
         ("mine_1h.csv", None, None, "1h", None),
+        ("x/okx_swap_1h/BTC-USDT_USDT/2025.csv", "okx", SWAP, "1h", "BTC/USDT:USDT"),
+        ("okx_spot_1m/%24A~B-USDT/2025-01.csv.gz", "okx", SPOT, "1m", "$A-B/USDT"),
+        ("okx_spot_1d/BTC-USDT/2020s.csv", "okx", SPOT, "1d", "BTC/USDT"),
+        ("okx_spot_1h/BTC-USDT/mine.csv", None, None, None, None),
+        ("okx_1h/BTC-USDT/2025.csv", None, None, None, None),
         ("data/mine/BTC_USDT-1h.feather", None, SPOT, "1h", "BTC/USDT"),
     ],
 )
@@ -92,6 +97,8 @@ def test_a_key_says_what_it_says(key: str, expected: Said) -> None:
         ("BTC_USDT_USDT", SWAP, "BTC/USDT:USDT"),
         ("BTC/USDT:USDT", SWAP, "BTC/USDT:USDT"),
         ("BTC/USDT:USDT", SPOT, None),
+        ("kPEPE/USDC", SPOT, "kPEPE/USDC"),
+        ("btc/usdt", SPOT, "BTC/USDT"),
         ("BTC/USD", SWAP, None),
         ("BTC/USDT", FUTURE, None),
         ("BTC/USDT:USDT-251226", FUTURE, "BTC/USDT:USDT-251226"),
@@ -109,6 +116,8 @@ def test_a_symbol_is_unified_or_left_open(
 def test_only_a_dated_archive_proves_that_its_last_candle_was_over() -> None:
     """A file of a month that was over holds closed candles only."""
     assert closed_period(PurePosixPath("BTCUSDT-1m-2024-01.csv"))
+    assert closed_period(PurePosixPath("okx_spot_1h/BTC-USDT/2025.csv"))
+    assert not closed_period(PurePosixPath("mine/BTC-USDT/2025.csv"))
     assert not closed_period(PurePosixPath("BTC_USDT-1m.feather"))
 
 

@@ -85,6 +85,7 @@ def import_files(
                 data_dir=data_dir,
                 storage=storage,
             )
-        output.show(report.account(), rendering.print_import)
+        render = rendering.print_import_briefly if quiet else rendering.print_import
+        output.show(report.account(), render)
         if report.failures:
             raise typer.Exit(EXIT_FAILED)

@@ -75,7 +75,7 @@ def _reading(where: str) -> Iterator[Any]:
         import pyarrow.ipc
     except ImportError as error:
         raise OptionError(
-            "reading Parquet and Feather files needs pyarrow: pip install 'backtester[parquet]'",
+            "reading Parquet and Feather files needs pyarrow: pip install pyarrow",
             value=where,
         ) from error
     try:

@@ -71,7 +71,7 @@ def _reading(where: str) -> Iterator[Any]:
         import hdf5plugin  # noqa: F401 - brings the compressions of PyTables
     except ImportError as error:
         raise OptionError(
-            "reading HDF5 files needs h5py and hdf5plugin: pip install 'backtester[hdf5]'",
+            "reading HDF5 files needs h5py and hdf5plugin: pip install h5py hdf5plugin",
             value=where,
         ) from error
     try:

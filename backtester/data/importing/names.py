@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from backtester.data.errors import UnknownMarketTypeError, UnknownTimeframeError
+from backtester.data.export_names import symbol_of
 from backtester.data.fetching.capabilities import certified
 from backtester.data.importing.found import NOTHING_SAID, Said
 from backtester.data.model import MarketType, Timeframe
@@ -24,6 +25,8 @@ _OURS = re.compile(
     r"(?P<exchange>[a-z0-9]+)_(?:(?P<market>spot|swap|futures?)_)?"
     rf"(?P<timeframe>{_TIMEFRAME})(?:__[0-9A-Za-z]+|_(?P<symbol>[^_].*))?\Z"
 )
+# What we export: binance_spot_1h/BTC-USDT/2025.csv; a day, a month, a year or a decade
+_PERIOD = re.compile(r"[0-9]{4}(?:-[0-9]{2}){0,2}\Z|[0-9]{3}0s\Z")
 # freqtrade: BTC_USDT-1h.feather, BTC_USDT_USDT-1h-futures.feather
 _FREQTRADE = re.compile(
     r"(?P<symbol>[A-Z0-9.]+_[A-Z0-9]+(?:_[A-Z0-9]+)?)-(?P<timeframe>[1-9][0-9]*(?:[smhdw]|Mo))"
@@ -75,6 +78,8 @@ def said_by_name(path: PurePath) -> Said:
 timeframe=Timeframe(count=1, unit='h'), symbol='BTC/USDT')
     """
     stem = stem_of(path.name)
+    if (exported := _said_by_export(path)) is not None:
+        return exported
     if match := _OURS.match(stem):
         exchange = match["exchange"] if match["market"] else _known(match["exchange"])
         return _said(exchange, match["market"], match["timeframe"], match["symbol"])
@@ -94,8 +99,12 @@ timeframe=Timeframe(count=1, unit='h'), symbol='BTC/USDT')
 
 
 def closed_period(path: PurePath) -> bool:
-    """Tell whether a file is of a month or day that was over when it was made."""
-    return _ARCHIVE.match(stem_of(path.name)) is not None
+    """Tell whether a file has closed candles only: an archive of a day or month that was over.
+
+    Of what we export, too, whose last candle had closed.
+    """
+    archive = _ARCHIVE.match(stem_of(path.name)) is not None
+    return archive or _said_by_export(path) is not None
 
 
 def other_than_candles(path: PurePath) -> str | None:
@@ -104,6 +113,17 @@ def other_than_candles(path: PurePath) -> str | None:
     if match is None or match["kind"] in (None, "futures", "spot"):
         return None
     return match["kind"].replace("_", " ")
+
+
+def _said_by_export(path: PurePath) -> Said | None:
+    """Read the folders that `export_data` makes; None for any other."""
+    *_, dataset, folder, name = ("", "", *path.parts)
+    match, symbol = _OURS.match(dataset), symbol_of(folder)
+    if not (match and match["market"] and _PERIOD.match(stem_of(name)) and symbol):
+        return None
+    if match["symbol"] or "__" in dataset:
+        return None
+    return _said(match["exchange"], match["market"], match["timeframe"], symbol)
 
 
 def _said_by_freqtrade(path: PurePath, match: re.Match[str]) -> Said:
@@ -199,6 +219,9 @@ def unified(name: str, market_type: MarketType) -> str | None:
     """
     if re.fullmatch(r"[^/:\s]+/[^/:\s]+:[^/:\s]+", name):
         return name if market_type is not MarketType.SPOT else None
+    full = re.fullmatch(r"[^/:\s]+/[^/:\s]+", name) and not name.islower()
+    if full and market_type is MarketType.SPOT:
+        return name  # kPEPE/USDC: not every symbol is in capitals
     parts = [part for part in re.split(r"[-_/:]", name.strip()) if part]
     if len(parts) == 1:
         whole = parts[0].upper()

@@ -124,6 +124,10 @@ def _decoded(content: Content, size: int, *, nested: bool = False) -> Iterator[F
         return
     if not head:
         raise unreadable(content.where, "it is empty")
+    if head[8:12] == b"DUCK":
+        raise unreadable(
+            content.where, "DuckDB files are not read here; export Parquet or Feather instead"
+        )
     decode = next((decode for magic, decode in _FORMATS if head.startswith(magic)), _text)
     for found in decode(content):
         yield replace(found, name=content.name)

@@ -291,7 +291,7 @@ def _parquet(path: Path) -> _Columns:
         from pyarrow import parquet
     except ImportError as error:
         raise OptionError(
-            "reading Parquet files needs pyarrow: pip install 'backtester[parquet]'",
+            "reading Parquet files needs pyarrow: pip install pyarrow",
             value=str(path),
         ) from error
     table = parquet.read_table(path)
