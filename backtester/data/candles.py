@@ -106,6 +106,13 @@ class Candles:
         first, last = np.searchsorted(self.open_time, (interval.start, interval.end))
         return Candles(self.open_time[first:last], self.values[first:last])
 
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Give one column, (n,); one that the table does not have is unknown throughout."""
+        number = (*COLUMNS, *EXTRAS).index(name)
+        if number < self.values.shape[1]:
+            return self.values[:, number]
+        return np.full(len(self), np.nan)
+
     def plain(self) -> Candles:
         """Give the table without extra columns, and without copying."""
         if self.values.shape[1] == len(COLUMNS):

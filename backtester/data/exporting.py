@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from backtester.data.candles import COLUMNS, Candles
+from backtester.data.candles import COLUMNS, EXTRAS, Candles
 from backtester.data.dates import DateLike, parse_date
 from backtester.data.errors import DatasetWriteError, OptionError
 from backtester.data.export_names import folder_of
+from backtester.data.fetching.request import wants_all
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage.data_storage import DataStorage
 from backtester.data.storage.records import cut, period_name
@@ -32,6 +33,7 @@ def export_data(
     market_type: str = "spot",
     *,
     to: str = "parquet",
+    columns: str = "ohlcv",
     output: str | os.PathLike[str] | None = None,
     start_date: DateLike = None,
     end_date: DateLike = None,
@@ -42,7 +44,8 @@ def export_data(
     Of the first three a file per symbol and period (a month of minutes, a year of hours, a decade
     of days): ``{output}/{exchange}_{market_type}_{timeframe}/{BASE-QUOTE}/{period}.{to}``. Of
     DuckDB one file with a table ``candles``. Columns: ``open_time`` (UTC), ``open``, ``high``,
-    ``low``, ``close`` (quote units), ``volume`` (base units); units and origin stand in the
+    ``low``, ``close`` (quote units), ``volume`` (base units), and with ``columns='all'`` further
+    ones; units and origin stand in the
     files' metadata, except in CSV, which has none and counts ``open_time`` in epoch milliseconds.
 
     Parameters
@@ -51,6 +54,8 @@ def export_data(
         As for `load_data`.
     to : str
         One of `FORMATS`.
+    columns : str
+        ``'all'``: with the further columns that are stored; see `fetch_data`.
     output : path, optional
         A folder; the current one when not given.
     start_date, end_date : optional
@@ -75,13 +80,17 @@ def export_data(
     key = DatasetKey.of(exchange_id, market_type, timeframe)
     names = [symbols] if isinstance(symbols, str) else symbols
     within = _interval(start_date, end_date)
-    tables = (
-        (symbol, storage.candles(key, symbol, within))
-        for symbol in storage.names(key, names).values()
-    )
+    everything = wants_all(columns)
+
+    def table_of(symbol: str) -> Candles:
+        table = storage.candles(key, symbol, within)
+        return table if everything else table.plain()
+
+    tables = ((symbol, table_of(symbol)) for symbol in storage.names(key, names).values())
     folder = Path(output) if output is not None else Path()
     if to == "duckdb":
-        return [_write_duckdb(folder / f"{key.stem}.duckdb", key, tables)]
+        names_of = (*COLUMNS, *EXTRAS) if everything else COLUMNS
+        return [_write_duckdb(folder / f"{key.stem}.duckdb", key, tables, names_of)]
     if to not in FORMATS:
         raise OptionError(f"unknown format {to!r}; use one of {', '.join(FORMATS)}")
     write = _writer(to)
@@ -128,7 +137,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise DatasetWriteError(f"cannot write {path}: {reason}", path=str(path)) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be none
+            draft.unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------- formats
@@ -161,12 +171,12 @@ def _arrow(table: Candles, origin: Mapping[str, str]) -> Any:
 
     base, _, rest = origin["symbol"].partition("/")
     quote = rest.partition(":")[0]
-    units = [quote] * 4 + [base]
+    units = [quote, quote, quote, quote, base, quote, "", base, quote]
     fields = [
         pa.field("open_time", pa.timestamp("ms", tz="UTC"), nullable=False),
         *(
-            pa.field(name.lower(), pa.float64(), nullable=False, metadata={"unit": unit})
-            for name, unit in zip(COLUMNS, units, strict=True)
+            pa.field(_column(name), pa.float64(), metadata={"unit": unit})
+            for name, unit in zip(table.columns, units, strict=False)
         ),
     ]
     schema = pa.schema(fields, metadata={"backtester": json.dumps(dict(origin))})
@@ -174,30 +184,39 @@ def _arrow(table: Candles, origin: Mapping[str, str]) -> Any:
     return pa.table([times, *(pa.array(column) for column in table.values.T)], schema=schema)
 
 
+def _column(name: str) -> str:
+    """Name a column as files do: Taker buy volume is taker_buy_volume."""
+    return name.lower().replace(" ", "_")
+
+
 def _write_csv(table: Candles, path: Path, _origin: Mapping[str, str]) -> None:
     import csv
 
     with path.open("x", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(["open_time", *(name.lower() for name in COLUMNS)])
+        rows.writerow(["open_time", *map(_column, table.columns)])
         times, values = table.open_time.tolist(), table.values.tolist()
         # Python writes the shortest text that reads back as the same number.
         rows.writerows([time, *row] for time, row in zip(times, values, strict=True))
 
 
-def _write_duckdb(path: Path, key: DatasetKey, tables: Iterator[tuple[str, Candles]]) -> Path:
+def _write_duckdb(
+    path: Path, key: DatasetKey, tables: Iterator[tuple[str, Candles]], names: Sequence[str]
+) -> Path:
     _require("duckdb", "pyarrow")  # Arrow's tables are handed over without a copy
     import duckdb
 
     with _replacing(path) as draft, duckdb.connect(str(draft)) as database:
         database.execute(
             "CREATE TABLE candles (symbol VARCHAR NOT NULL, open_time TIMESTAMPTZ NOT NULL, "
-            "open DOUBLE, high DOUBLE, low DOUBLE, close DOUBLE, volume DOUBLE)"
+            + ", ".join(f"{_column(name)} DOUBLE" for name in names)
+            + ")"
         )
         units = "open, high, low, close in quote units, volume in base units, UTC"
         database.execute(f"COMMENT ON TABLE candles IS '{key}: {units}'")
         for symbol, table in tables:
-            batch = _arrow(table, _origin(key, symbol))  # noqa: F841 - DuckDB finds it by name
+            wide = table.widened(len(names))
+            batch = _arrow(wide, _origin(key, symbol))  # noqa: F841 - DuckDB finds it by name
             database.execute("INSERT INTO candles SELECT ?, * FROM batch", [symbol])
     return path
 

@@ -82,7 +82,8 @@ def repair(
         hull = Interval(min(i.start for i in intervals), max(i.end for i in intervals))
         done.asked[symbol] = hull
         try:
-            run(FetchRequest(key, (symbol,), hull.start, hull.end,
+            # All columns: what cannot be read any more may have had them.
+            run(FetchRequest(key, (symbol,), hull.start, hull.end, all_columns=True,
                              exchange_config=exchange_config), home)  # fmt: skip
         except DataError as error:
             done.failures[symbol] = error

@@ -80,7 +80,7 @@ def print_account(account: Mapping[str, Any]) -> None:
     table.add_column("Candles", justify="right")
     table.add_column("First (UTC)")
     table.add_column("Last (UTC)")
-    table.add_column("Confirmed absent")
+    table.add_column("Without candle")
     for name, one in account["symbols"].items():
         absent = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in one["absent"].items())
         table.add_row(
@@ -108,7 +108,7 @@ def print_total(account: Mapping[str, Any]) -> None:
         source += f", {counted(used, 'archive file')}"
     shorter = {one["from"] for notes in account["derived"].values() for one in notes}
     if shorter:
-        source += f", partly made of {' and '.join(sorted(shorter))} candles"
+        source += f", some made of {' and '.join(sorted(shorter))} candles"
     _console(sys.stdout).print(
         f"{account['exchange']} {account['market_type']} {account['timeframe']}: "
         f"{counted(total, 'candle')} of {counted(len(account['symbols']), 'symbol')} in "

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from backtester.data import cli, fetch_data, load_data, update_data
+from backtester.data import cli, export_data, fetch_data, import_data, load_data, update_data
 from backtester.data.candles import COLUMNS, EXTRAS, Candles
 from backtester.data.errors import OptionError
 from backtester.data.fetching.archives import plan
 from backtester.data.fetching.request import FetchRequest
+from backtester.data.home import home_in
 from backtester.data.model import Interval, Timeframe
 from backtester.data.storage.data_storage import DataStorage
 from tests.e2e.dialects_support import Serve, serve
@@ -95,6 +97,74 @@ def test_one_symbol_with_and_one_without(world: World) -> None:
     assert data.get("close")[ETH].tolist() == world.stored(ETH).candles.values[:, 3].tolist()
     slim = load_data("sandbox", "1h", [BTC, ETH], data_dir=world.folder)
     assert list(slim.data[BTC].columns) == list(COLUMNS)
+
+
+@pytest.mark.parametrize("storage", ["pickle", "sqlite"])
+def test_one_column_of_all_symbols(world: World, storage: str) -> None:
+    """In any case, further ones too; NaN where a symbol's candles lack it."""
+    ask(world)
+    world.ask(ETH, "1h", *DATES)
+    DataStorage(world.folder).convert("sandbox", "1h", to=storage)
+    world.new_process()
+    store = DataStorage(world.folder)
+    trades = store.load_column("trades", "sandbox", "1h")
+    assert trades[BTC].tolist() == whole_truth(BTC, "1h", *DATES).values[:, 6].tolist()
+    assert trades[ETH].isna().all()
+    closes = store.load_column("close", "sandbox", "1h")
+    data = load_data("sandbox", "1h", data_dir=world.folder)
+    assert closes.equals(data.get("Close"))
+    assert closes.index.equals(data.index)
+    assert (closes.index.name, closes.columns.name) == ("Open time", "symbol")
+    with pytest.raises(OptionError, match="Taker buy volume"):
+        store.load_column("vwap", "sandbox", "1h")
+
+
+@pytest.mark.parametrize("to", ["parquet", "feather", "csv"])
+def test_exports_have_the_columns_that_are_named(world: World, tmp_path: Path, to: str) -> None:
+    """Five, or all that are stored; what is imported from them are candles."""
+    ask(world)
+    for columns, width in (("ohlcv", 5), ("all", 9)):
+        (path,) = export_data("sandbox", "1h", to=to, columns=columns, output=tmp_path,
+                              data_dir=world.folder)  # fmt: skip
+        read = {"parquet": pd.read_parquet, "feather": pd.read_feather, "csv": pd.read_csv}[to]
+        frame = read(path)
+        names = [name.lower().replace(" ", "_") for name in (*COLUMNS, *EXTRAS)]
+        assert list(frame.columns) == ["open_time", *names[:width]]
+        expected = whole_truth(BTC, "1h", *DATES).values[:, :width]
+        assert np.array_equal(frame[names[:width]].to_numpy(), expected)
+        into = tmp_path / columns
+        said = ("sandbox", "spot", "1h", BTC) if to == "csv" else ()
+        import_data(path, *said, last_is_closed=True, data_dir=into)
+        kept = home_in(into).store.read(world.key()).series[BTC].candles
+        assert same(kept, whole_truth(BTC, "1h", *DATES).plain())
+
+
+@pytest.mark.parametrize("storage", ["pickle", "sqlite"])
+def test_imports_into_and_out_of_wide_datasets(world: World, tmp_path: Path, storage: str) -> None:
+    """A file of five columns takes nothing away from nine; one of nine gives its candles."""
+    world.ask(BTC, "1h", *DATES)
+    narrow = tmp_path / "sandbox_spot_1h.pickle.blosc"
+    narrow.write_bytes((world.folder / narrow.name).read_bytes())
+    ask(world)
+    wide = tmp_path / "wide" / narrow.name
+    wide.parent.mkdir()
+    wide.write_bytes((world.folder / narrow.name).read_bytes())
+    DataStorage(world.folder).convert("sandbox", "1h", to=storage)
+    report = import_data(narrow, data_dir=world.folder)
+    assert report.taken == 0
+    assert same(world.stored(BTC).candles, whole_truth(BTC, "1h", *DATES))
+    import_data(wide, last_is_closed=True, data_dir=tmp_path / "into")
+    kept = home_in(tmp_path / "into").store.read(world.key()).series[BTC].candles
+    assert same(kept, whole_truth(BTC, "1h", *DATES).plain())
+
+
+def test_saved_data_keep_them(world: World, tmp_path: Path) -> None:
+    """`save_data` stores what the object has."""
+    ask(world)
+    data = load_data("sandbox", "1h", columns="all", data_dir=world.folder)
+    assert DataStorage(tmp_path / "copy").save_data(data, "sandbox", "1h") is True
+    kept = home_in(tmp_path / "copy").store.read(world.key()).series[BTC].candles
+    assert same(kept, whole_truth(BTC, "1h", *DATES))
 
 
 def test_minutes_from_archives_have_them_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,6 +289,25 @@ def test_law_2_inception_is_looked_for_once(world: World) -> None:
 # ------------------------------------------------------------------ 3. only closed candles
 
 
+@pytest.mark.parametrize("ahead_ms", [-300_000, 300_000, 26 * HOUR, 400 * 24 * HOUR])
+def test_law_3_a_machine_whose_clock_is_set_asks_the_exchange_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, ahead_ms: int
+) -> None:
+    """Nothing of the future is stored, nothing stored is hidden, no question is refused.
+
+    How far the exchange's clock was ahead of one that was wrong says nothing once that is right.
+    """
+    wrong = [ahead_ms]
+    monkeypatch.setattr(time, "time_ns", lambda: (world.clock() + wrong[0]) * 1_000_000)
+    world.ask(BTC, "1m", "2025-06-15T11:00")
+    wrong[0] = 0
+    asked = world.ask(BTC, "1m", "2025-06-15T11:00")
+    assert same(asked[BTC], truth(BTC, "1m", "2025-06-15T11:00", NOON))
+    assert max(span.end for span in world.stored(BTC, "1m").coverage) <= NOON
+    dated = world.ask(BTC, "1m", "2025-06-15T11:00", "2025-06-15T12:30")
+    assert same(dated[BTC], truth(BTC, "1m", "2025-06-15T11:00", "2025-06-15T12:30"))
+
+
 def test_law_3_the_forming_candle_is_neither_returned_nor_stored(world: World) -> None:
     """At 12:34 the last candle of an hour is that of 11:00, and nothing else is kept."""
     asked = world.ask(BTC, "1h", "2025-06-15")

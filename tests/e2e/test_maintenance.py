@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from backtester.data import DataStorage, cli, export_data, import_data, load_data, maintenance
-from backtester.data.candles import Candles, Series
+from backtester.data.candles import COLUMNS, EXTRAS, Candles, Series
 from backtester.data.errors import CorruptDatasetError, DatasetNotFoundError, OptionError
 from backtester.data.home import home_in
 from tests.support.world import HOUR, World, ms, same, truth
@@ -88,7 +88,7 @@ def test_damage_is_found_and_repaired(stocked: World) -> None:
     }
     assert path.with_name(f"{path.name}.damaged-1").exists()
     for symbol in (BTC, ETH):
-        assert same(stocked.stored(symbol).candles, truth(symbol, "1h", *DATES))
+        assert same(stocked.stored(symbol).candles.plain(), truth(symbol, "1h", *DATES))
     assert told("verify")[0] == 0
 
 
@@ -96,6 +96,17 @@ def _page(request: Any) -> Any:
     from tests.support.world import pages_of
 
     return next(iter(pages_of([request])), None)
+
+
+def test_a_repair_brings_further_columns_back(stocked: World) -> None:
+    """Nobody knows any more whether what was damaged had them."""
+    stocked.ask([BTC, ETH], "1h", *DATES, all_columns=True)
+    damage(stocked)
+    assert told("verify", "--repair")[0] == 0
+    stocked.new_process()
+    again = stocked.ask([BTC, ETH], "1h", *DATES, all_columns=True)
+    assert again.requests == []
+    assert again[BTC].columns == (*COLUMNS, *EXTRAS)
 
 
 def test_candles_that_break_a_rule_are_fetched_again(stocked: World) -> None:
@@ -114,7 +125,7 @@ def test_candles_that_break_a_rule_are_fetched_again(stocked: World) -> None:
         (BTC, "a candle has an open or close outside its low and high"),
     ]
     assert told("verify", "--repair")[0] == 0
-    assert same(stocked.stored(BTC).candles, truth(BTC, "1h", *DATES))
+    assert same(stocked.stored(BTC).candles.plain(), truth(BTC, "1h", *DATES))
     assert told("verify")[0] == 0
 
 
@@ -199,6 +210,7 @@ def test_delete_asks_first(stocked: World) -> None:
     assert DataStorage(stocked.folder).get_stored_symbols("sandbox", "1h") == [BTC]
     assert told("delete", *HERE, "--yes")[0] == 0
     assert not DataStorage(stocked.folder).data_exists("sandbox", "1h")
+    assert stocked.files() == {}, "what moves left is gone too"
     with pytest.raises(DatasetNotFoundError):
         DataStorage(stocked.folder).delete("sandbox", "1h")
 

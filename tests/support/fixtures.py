@@ -35,6 +35,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Stop the time of this machine too, where the exchange's clock stands."""
     clock = Clock()
     monkeypatch.setattr(time, "time_ns", lambda: clock() * 1_000_000)
+    # The steady clock goes along: time passes, and nobody sets the clock.
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _which: clock() * 1_000_000)
     return clock
 
 

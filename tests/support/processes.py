@@ -18,7 +18,10 @@ SHARED = ROOT.parent / "shared"
 """Material that is no part of the project; tests that need it skip without it."""
 
 PYTHON = (sys.executable,)
-_STOPPED = "import time; time.time_ns = lambda: {now_ms}_000_000\n"
+_STOPPED = (
+    "import time; time.time_ns = lambda: {now_ms}_000_000\n"
+    "time.clock_gettime_ns = lambda _which: {now_ms}_000_000\n"
+)
 _ASK = """
 import warnings
 from backtester.data.fetching.pipeline import run

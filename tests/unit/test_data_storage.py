@@ -72,7 +72,8 @@ def test_a_column_of_many_symbols_stands_side_by_side(tmp_path: Path, storage: s
     hours = [pd.Timestamp(hour * HOUR, unit="ms", tz="UTC") for hour in (0, 1, 2, 3, 5)]
     closes = pd.DataFrame(
         {"BTC/USDT": [1.5, 1.5, 1.5, nan, 1.5], "ETH/USDT": [nan, 1.5, 1.5, 1.5, nan]},
-        index=pd.DatetimeIndex(hours).as_unit("ms"),
+        index=pd.DatetimeIndex(hours, name="Open time").as_unit("ns"),
+        columns=pd.Index(["BTC/USDT", "ETH/USDT"], name="symbol"),
     )
     pd.testing.assert_frame_equal(data.load_column("Close", "sandbox", "1h"), closes)
     part = data.load_column(
@@ -82,7 +83,7 @@ def test_a_column_of_many_symbols_stands_side_by_side(tmp_path: Path, storage: s
     assert list(part.index) == [hours[2]]
     none = data.load_column("Open", "sandbox", "1h", "BTC/USDT", start_date=hours[3])
     assert none.to_dict("list") == {"BTC/USDT": [1.0]}
-    with pytest.raises(OptionError, match="no column 'close'; use one of Open, High"):
-        data.load_column("close", "sandbox", "1h")
+    with pytest.raises(OptionError, match="no column 'vwap'; use one of Open, High"):
+        data.load_column("vwap", "sandbox", "1h")
     with pytest.raises(DatasetNotFoundError, match="SOL/USDT"):
         data.load_column("Close", "sandbox", "1h", ["SOL/USDT"])

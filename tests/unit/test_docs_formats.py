@@ -152,7 +152,7 @@ def test_the_cache_has_the_tables_of_the_page(tmp_path: Path) -> None:
     cache.close()
     file = sqlite3.connect(tmp_path / "cache.sqlite")
     try:
-        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
         tables = [
             name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type='table'")
         ]

@@ -12,7 +12,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import orjson
@@ -52,7 +52,7 @@ _ABOUT_THE_QUESTION = (DateError, EmptyIntervalError, NoSymbolsError, OptionErro
 _CLOCK_SLACK_MS = 60_000
 """How far in the future a time may lie: two machines may share a directory."""
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS documents (
         exchange TEXT, market_type TEXT, kind TEXT, fetched_ms INTEGER NOT NULL,
@@ -65,8 +65,8 @@ _SCHEMA = (
         failed_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
         PRIMARY KEY (exchange, market_type, symbol)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS clocks (
-        exchange TEXT PRIMARY KEY, offset_ms INTEGER NOT NULL, measured_ms INTEGER NOT NULL
-        ) WITHOUT ROWID""",
+        exchange TEXT PRIMARY KEY, offset_ms INTEGER NOT NULL, measured_ms INTEGER NOT NULL,
+        booted_ms INTEGER NOT NULL) WITHOUT ROWID""",
 )
 _TABLES = ("documents", "inceptions", "failures", "clocks")
 _VOLUMES, _MARKETS, _UNIFIED, _LIMITS = "volumes", "markets", "unified", "limits"
@@ -93,10 +93,22 @@ class ClockOffset:
     """Exchange minus local, milliseconds."""
     measured_ms: int
     """By the local clock, UTC epoch milliseconds."""
+    booted_ms: int = field(default=0, compare=False)
+    """When this machine's steady clock began, by its other one; see `_booted_ms`."""
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_SET_MS = 2_000
+"""By how much the clock may jump without having been set: a leap second, and rounding."""
+
+
+def _booted_ms() -> int:
+    """Tell when the steady clock began, by the one that can be set: it moves when that is set."""
+    return (time.time_ns() - time.clock_gettime_ns(_STEADY)) // 1_000_000
 
 
 class CacheManager:
@@ -391,19 +403,25 @@ class CacheManager:
     # ------------------------------------------------------------------ clocks
 
     def get_clock_offset(self, exchange_id: str) -> ClockOffset | None:
-        """Give the last measured offset of an exchange's clock, whatever its age."""
+        """Give the last measured offset of an exchange's clock, whatever its age.
+
+        None once this machine's clock has been set since, or the machine started anew: how far
+        another is ahead of it is not known any more.
+        """
         rows = self._file.read(
-            "SELECT offset_ms, measured_ms FROM clocks WHERE exchange = ?", exchange_id
+            "SELECT offset_ms, measured_ms, booted_ms FROM clocks WHERE exchange = ?", exchange_id
         )
-        return ClockOffset(*rows[0]) if rows else None
+        if not rows or abs(rows[0][2] - _booted_ms()) > _SET_MS:
+            return None
+        return ClockOffset(*rows[0])
 
     def save_clock_offset(
         self, exchange_id: str, offset_ms: int, measured_ms: int | None = None
     ) -> bool:
         """Keep how far an exchange's clock is ahead of ours, in milliseconds."""
         when = self._clock() if measured_ms is None else measured_ms
-        row = (exchange_id, int(offset_ms), int(when))
-        return self._file.write(("REPLACE INTO clocks VALUES (?, ?, ?)", row))
+        row = (exchange_id, int(offset_ms), int(when), _booted_ms())
+        return self._file.write(("REPLACE INTO clocks VALUES (?, ?, ?, ?)", row))
 
     # ------------------------------------------------------------------ limits
 

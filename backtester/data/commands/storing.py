@@ -11,6 +11,7 @@ from backtester.data import rendering
 from backtester.data.commands.shared import (
     EXIT_FAILED,
     AsJson,
+    ColumnSet,
     ConfigFile,
     DataDir,
     ExchangeId,
@@ -58,6 +59,7 @@ def export(
     exchange: ExchangeId = "binance",
     market_type: MarketTypeName = "spot",
     symbols: SymbolList = None,
+    columns: ColumnSet = "ohlcv",
     start: Annotated[str | None, typer.Option(help="First date, UTC.")] = None,
     end: Annotated[str | None, typer.Option(help="End date, exclusive, UTC.")] = None,
     data_dir: DataDir = None,
@@ -75,6 +77,7 @@ def export(
             split(symbols) or None,
             market_type,
             to=to,
+            columns=columns,
             output=target,
             start_date=start,
             end_date=end,
@@ -172,12 +175,13 @@ def delete(
     """Delete a dataset, or some symbols of it."""
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
-        from backtester.data.model import DatasetKey
+        from backtester.data.model import DatasetKey, counted
         from backtester.data.storage.data_storage import DataStorage
 
         key, storage = DatasetKey.of(exchange, market_type, timeframe), DataStorage(data_dir)
         named = list(storage.names(key, split(symbols) or None).values())
-        what = f"{', '.join(named)} of {key}" if symbols else f"all {len(named)} symbols of {key}"
+        all_of_it = f"all of {key} ({counted(len(named), 'symbol')})"
+        what = f"{', '.join(named)} of {key}" if symbols else all_of_it
         if not yes and not typer.confirm(f"Delete {what}?", err=True):
             raise typer.Exit(EXIT_FAILED)
         storage.delete(exchange, timeframe, named if symbols else None, market_type)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -23,6 +24,11 @@ __all__ = ["exchange_class", "exchange_ids"]
 _PACKAGES = ("ccxt", "ccxt.async_support")
 _DUNDERS = ("__all__", "__version__")  # those that its code sets
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # A child must not be born while another thread, which it will not have, holds the lock.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 _executing: list[ModuleType] = []
 _submodules: dict[str, dict[str, ModuleType]] = {}
 """What has been imported of a package before its own code has run."""

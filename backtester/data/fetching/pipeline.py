@@ -20,6 +20,7 @@ from backtester.data.errors import (
     FetchWarning,
     NothingFetchedError,
     OptionError,
+    RequestError,
     StorageError,
 )
 from backtester.data.events import CandlesRevised, Event, FetchFinished
@@ -107,10 +108,15 @@ class Task:
             venue(request.key.exchange, request.exchange_config)
         )
         # An old reading is good enough for what is dated: that much a clock does not drift.
-        known = clock is not None and _now_ms() - clock.measured_ms < _CLOCK_TRUSTED_MS
+        known = clock is not None and 0 <= _now_ms() - clock.measured_ms < _CLOCK_TRUSTED_MS
         if not (known or request.dated) or not self._name_offline():
             return False
-        wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
+        try:
+            wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
+        except RequestError:
+            if clock is not None:
+                raise
+            return False  # by a clock that may be wrong; the exchange's decides
         self.read(wanted)
         if self.gaps(wanted):
             return False
@@ -449,7 +455,10 @@ def _parts(interval: Interval, timeframe: Timeframe) -> Iterator[Interval]:
 
 def _storage_sentence(error: StorageError) -> str:
     if isinstance(error, CorruptDatasetError):
-        return f"{error}; it is set aside, and what this question needs of it is asked for again"
+        return (
+            f"{error}; it is set aside, and only what this question needs of it is asked for again "
+            "(`vbt-data verify --repair`, before any fetch, asks for all of it)"
+        )
     return f"the data is complete but could not be stored: {error}"
 
 

@@ -96,6 +96,7 @@ def _compared(candles: Candles, stored: Candles) -> tuple[NDArray[np.bool_], NDA
     same = np.zeros(len(candles), bool)
     if not len(stored):
         return there, same
+    stored = stored.plain()  # files have no further columns
     at = np.minimum(np.searchsorted(stored.open_time, candles.open_time), len(stored) - 1)
     there = stored.open_time[at] == candles.open_time
     mine = np.ascontiguousarray(candles.values[there]).view(np.int64)
@@ -123,7 +124,7 @@ def _served_in(
 
 
 def _differences(candles: Candles, stored: Candles) -> list[Difference]:
-    at = np.searchsorted(stored.open_time, candles.open_time)
+    at, stored = np.searchsorted(stored.open_time, candles.open_time), stored.plain()
     return [
         Difference(int(time), tuple(stored.values[place].tolist()), tuple(row.tolist()))
         for time, place, row in zip(candles.open_time, at, candles.values, strict=True)

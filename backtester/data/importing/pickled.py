@@ -99,7 +99,7 @@ def _ours(payload: Mapping[str, Any], where: str) -> Iterator[Found]:
         {key: payload[key] for key in ("exchange", "market_type", "timeframe")}, symbol=None
     )
     for symbol, series in plain.series_of(payload, where).items():
-        values = np.ascontiguousarray(series.candles.values)
+        values = np.ascontiguousarray(series.candles.plain().values)
         yield Found(
             f"{where}/{symbol}",
             Said(symbol=symbol).over(general),

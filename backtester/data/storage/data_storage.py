@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from backtester.data.candles import (
     COLUMNS,
+    EXTRAS,
     Answer,
     Candles,
     Revision,
@@ -177,8 +178,8 @@ class DataStorage:
         Parameters
         ----------
         column : str
-            ``'Open'``, ``'High'``, ``'Low'``, ``'Close'`` (quote units) or ``'Volume'`` (base
-            units).
+            ``'Open'``, ``'High'``, ``'Low'``, ``'Close'`` (quote units), ``'Volume'`` (base
+            units), or one of the further ones that ``columns='all'`` stores; in any case.
         exchange_id, timeframe : str
         symbols : str or list of str, optional
             All that are stored when not given.
@@ -189,8 +190,9 @@ class DataStorage:
         Returns
         -------
         DataFrame, shape (n, symbols)
-            float64, a column per symbol under the name asked for; index the open times of all of
-            them, UTC, strictly increasing. NaN where a symbol has no candle.
+            float64, a column per symbol under the name asked for (the columns' name is 'symbol');
+            index 'Open time', UTC, of all of them, strictly increasing. NaN where a symbol has no
+            candle.
 
         Raises
         ------
@@ -201,9 +203,11 @@ class DataStorage:
         CorruptDatasetError
             The file is damaged, foreign or hostile.
         """
-        if column not in COLUMNS:
-            known = ", ".join(COLUMNS)
-            raise OptionError(f"there is no column {column!r}; use one of {known}", value=column)
+        known = {name.lower(): name for name in (*COLUMNS, *EXTRAS)}
+        named = known.get(str(column).lower())
+        if named is None:
+            listed = ", ".join(known.values())
+            raise OptionError(f"there is no column {column!r}; use one of {listed}", value=column)
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         found = self.names(key, None if symbols is None else _symbols(symbols))
         within = None
@@ -213,7 +217,7 @@ class DataStorage:
                 0 if start_date is None else parse_date(start_date, now_ms=now, param="start_date"),
                 now if end_date is None else parse_date(end_date, now_ms=now, param="end_date"),
             )
-        columns = self._home().store.read_column(key, column, list(found.values()), within=within)
+        columns = self._home().store.read_column(key, named, list(found.values()), within=within)
         return column_frame({name: columns[symbol] for name, symbol in found.items()})
 
     def get_storage_summary(self) -> dict[str, Any]:
@@ -441,6 +445,8 @@ def column_frame(columns: Mapping[str, Column]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
+    from backtester.data.vbt_adapter.frames import time_index
+
     times = merged_times([times for times, _ in columns.values()])
     values = np.empty((len(columns), len(times)))
     for row, (own, column) in zip(values, columns.values(), strict=True):
@@ -449,8 +455,8 @@ def column_frame(columns: Mapping[str, Column]) -> pd.DataFrame:
         else:
             row[:] = np.nan
             row[np.searchsorted(times, own)] = column
-    index = pd.DatetimeIndex(times.view("datetime64[ms]"), tz="UTC")
-    return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
+    names = pd.Index(list(columns), name="symbol")
+    return pd.DataFrame(values.T, index=time_index(times), columns=names, copy=False)
 
 
 def _not_stored(name: str, held: Iterable[str], key: DatasetKey) -> NoReturn:

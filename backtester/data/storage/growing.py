@@ -146,6 +146,9 @@ class GrowingStore:
             # The pickle first: alone it must not come back as the dataset.
             self._pickles.delete(key)
             self._sqlite.delete(key)
+            for copy in self.folder.glob(f"{key.stem}.*.moved*"):  # by moves, of the same candles
+                with files.writing(copy):
+                    copy.unlink(missing_ok=True)
 
     def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
         return self._store_of(key).damage(key)

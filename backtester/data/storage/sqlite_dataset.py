@@ -112,7 +112,10 @@ class _Part(NamedTuple):
         out[self.chunk.width :] = np.nan
 
     def read_column(self, number: int, out: NDArray[np.float64]) -> None:
-        self.chunk.read_column(number, self.begin, self.end, out)
+        if number < self.chunk.width:
+            self.chunk.read_column(number, self.begin, self.end, out)
+        else:
+            out[:] = np.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +334,10 @@ class SqliteDataset:
         return pages * size
 
     def column(
-        self, number: int, symbols: Sequence[str] | None, within: Interval | None
+        self, column: str, symbols: Sequence[str] | None, within: Interval | None
     ) -> dict[str, Column]:
         """Read one column; see `Store.read_column`."""
+        number = (*COLUMNS, *EXTRAS).index(column)
         grids: dict[object, NDArray[np.int64]] = {}
 
         def opened() -> Iterator[tuple[str, Series | _Opened]]:
@@ -344,10 +348,10 @@ class SqliteDataset:
         def decoded(pair: tuple[str, Series | _Opened]) -> Column:
             symbol, one = pair
             if isinstance(one, Series):
-                return one.candles.open_time, one.candles.values[:, number]
+                return one.candles.open_time, one.candles.column(column)
             values = np.empty(one.rows)
             self._decode(symbol, one, values, lambda part, out: part.read_column(number, out), map)
-            values[one.decoded_rows :] = one.tail.values[:, number]
+            values[one.decoded_rows :] = one.tail.column(column)
             values.flags.writeable = False
             # Most symbols of a dataset have candles at the same times: these are made once.
             times = grids.get(one.grid)

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backtester.data.candles import COLUMNS, Answer, Series
+from backtester.data.candles import Answer, Series
 from backtester.data.errors import (
     CorruptDatasetError,
     DatasetTooLargeError,
@@ -105,10 +105,9 @@ class SqliteStore:
         *,
         within: Interval | None = None,
     ) -> Mapping[str, Column]:
-        number = COLUMNS.index(column)
         try:
             with self._reading(key) as file:
-                return file.column(number, symbols, within)
+                return file.column(column, symbols, within)
         except FileNotFoundError:
             return {}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from backtester.data.candles import COLUMNS, Answer, Series
+from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, DatasetWriteError
 from backtester.data.model import DatasetKey, Interval
 
@@ -62,9 +62,8 @@ class Dataset:
 
     def column(self, column: str) -> dict[str, Column]:
         """Give one column of every series; see `Store.read_column`."""
-        number = COLUMNS.index(column)
         return {
-            symbol: (one.candles.open_time, one.candles.values[:, number])
+            symbol: (one.candles.open_time, one.candles.column(column))
             for symbol, one in self.series.items()
         }
 

@@ -8,13 +8,14 @@ one dataset would differ in `asi8` by factors of a thousand.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from backtester.data.candles import COLUMNS, Candles, alike
+from backtester.data.candles import COLUMNS, EXTRAS, Candles, alike
 from backtester.data.errors import CandleError, OptionError
 from backtester.data.model import Timeframe, format_ms
 
@@ -130,7 +131,8 @@ def tables_of(data: Any, timeframe: Timeframe | str | None = None) -> dict[str, 
     ----------
     data : Data or mapping of symbol to DataFrame
         Ours, open-source VectorBT's or VectorBT PRO's. Open, High, Low, Close and Volume
-        are found whatever their case; other columns are left out. A naive index is UTC.
+        are found whatever their case, and so are those of `EXTRAS`; other columns are left
+        out. A naive index is UTC.
     timeframe : Timeframe, optional
         When given, every open time must stand on its grid.
 
@@ -206,7 +208,7 @@ def times_of(index: Any, symbol: Any) -> NDArray[np.int64]:
 
 
 def _candles(frame: Any, times: NDArray[np.int64], symbol: Any) -> Candles:
-    positions = _positions(frame, symbol)
+    positions = [*_positions(frame, symbol), *_extra_positions(frame)]
     standard = positions == list(range(frame.shape[1]))  # then nothing need be copied
     try:
         values = (frame if standard else frame.iloc[:, positions]).to_numpy(dtype=np.float64)
@@ -214,7 +216,7 @@ def _candles(frame: Any, times: NDArray[np.int64], symbol: Any) -> Candles:
         raise CandleError(
             f"{symbol}: not all values are numbers ({error})", symbol=symbol
         ) from error
-    missing = np.isnan(values)
+    missing = np.isnan(values[:, : len(COLUMNS)])
     if missing.any():
         holes = missing.sum(axis=1)
         partly = (holes > 0) & (holes < len(COLUMNS))
@@ -225,7 +227,14 @@ def _candles(frame: Any, times: NDArray[np.int64], symbol: Any) -> Candles:
         times, values = times[order], values[order]
         _reject(times[1:], times[1:] == times[:-1], symbol, "there twice")
     # Whoever can write to the frame must not be able to change the candles.
-    return Candles(times, values if _is_frozen(values) else values.copy(order="K"))
+    return Candles(times, values if _is_frozen(values) else values.copy(order="K")).trimmed()
+
+
+def _extra_positions(frame: Any) -> list[int]:
+    """Find the further columns of candles, as far as they are there one after the other."""
+    names = list(frame.columns) if isinstance(frame, pd.DataFrame) else [frame.name]
+    found = [position_of(names, name) for name in EXTRAS]
+    return [at for at in itertools.takewhile(lambda at: at is not None, found) if at is not None]
 
 
 def _positions(frame: Any, symbol: Any) -> list[int]:
