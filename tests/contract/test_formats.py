@@ -16,7 +16,7 @@ import pytest
 
 from backtester.data.candles import Answer, Candles
 from backtester.data.model import Interval, Served
-from backtester.data.storage import codec, sqlite_dataset, sqlite_file
+from backtester.data.storage import codec, sqlite_file, sqlite_schema
 from backtester.data.storage.pickle_file import PickleStore
 from backtester.data.storage.sqlite_file import SqliteStore
 from backtester.data.storage.store import Dataset
@@ -124,5 +124,5 @@ def _dataset() -> Dataset:
 
 
 if __name__ == "__main__":
-    sqlite_dataset._PAGE_BYTES = 1024
+    sqlite_schema.PAGE_BYTES = 1024
     _write()

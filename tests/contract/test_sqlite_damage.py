@@ -21,7 +21,7 @@ import pytest
 from backtester.data.candles import Answer, Candles
 from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import Coverage, Interval, Served, Span
-from backtester.data.storage import codec, connections, sqlite_dataset, sqlite_file
+from backtester.data.storage import codec, connections, sqlite_dataset, sqlite_file, sqlite_schema
 from backtester.data.storage.memo import Memo
 from backtester.data.storage.pickles import UnreadableError
 from backtester.data.storage.records import Record, Segment, read_record, write_record
@@ -69,7 +69,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file without a log beside it, of many small pages."""
     store = SqliteStore(tmp_path_factory.mktemp("original"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_dataset, "_PAGE_BYTES", PAGE)
+        patch.setattr(sqlite_schema, "PAGE_BYTES", PAGE)
         fill(store)
     sqlite_file._connections.close(store.path(KEY))
     assert [p.name for p in store.folder.glob("*.sqlite*")] == [NAME]
@@ -485,7 +485,7 @@ def test_a_table_that_leads_back_into_itself(tmp_path: Path) -> None:
     """All children of a page are one and the same, over and over: reading ends, with an error."""
     store = SqliteStore(tmp_path / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_dataset, "_PAGE_BYTES", PAGE)
+        patch.setattr(sqlite_schema, "PAGE_BYTES", PAGE)
         store.commit(KEY, [answer(f"S{n:03}") for n in range(100)])
     sqlite_file._connections.close(store.path(KEY))
     with closing(sqlite3.connect(store.path(KEY))) as connection:

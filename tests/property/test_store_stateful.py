@@ -26,13 +26,15 @@ from backtester.data.storage import (
     journal,
     pickle_file,
     records,
+    sqlite_changes,
     sqlite_dataset,
     sqlite_file,
+    sqlite_schema,
 )
 from backtester.data.storage.growing import GrowingStore, Storage
 from backtester.data.storage.memory import MemoryStore
 from backtester.data.storage.pickle_file import PickleStore
-from backtester.data.storage.sqlite_dataset import SqliteDataset
+from backtester.data.storage.sqlite_changes import SqliteChanges
 from backtester.data.storage.sqlite_file import SqliteStore
 from tests.support.builders import HOUR, KEY, contents, span_of_hours
 from tests.support.strategies import answers
@@ -74,9 +76,9 @@ class Histories(RuleBasedStateMachine):
         self.patch.setattr(connections, "_SYNCHRONOUS", "OFF")
         self.patch.setattr(growing, "MOST_PICKLE_BYTES", 900)
         # Chunks, tails and merges of a few rows, and small pages.
-        self.patch.setattr(sqlite_dataset, "_APPENDED_ROWS", 3)
-        self.patch.setattr(sqlite_dataset, "_TAIL_ROWS", 3)
-        self.patch.setattr(sqlite_dataset, "_PAGE_BYTES", 512)
+        self.patch.setattr(sqlite_changes, "_APPENDED_ROWS", 3)
+        self.patch.setattr(sqlite_changes, "_TAIL_ROWS", 3)
+        self.patch.setattr(sqlite_schema, "PAGE_BYTES", 512)
         self.patch.setattr(records, "period_of", lambda _timeframe, times: times // (8 * HOUR))
         self.patch.setattr(sqlite_dataset, "period_of", records.period_of)
 
@@ -235,7 +237,7 @@ class Sqlites(Histories):
             raise sqlite3.OperationalError("database or disk is full")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(SqliteDataset, "_write_identity", full)
+            patch.setattr(SqliteChanges, "_write_identity", full)
             patch.setattr(sqlite_dataset, "is_damage", lambda _error: False)
             patch.setattr(sqlite_file, "is_damage", lambda _error: False)
             before = contents(self.store.read(key))
@@ -257,7 +259,7 @@ class Sqlites(Histories):
                 raise KeyboardInterrupt
 
             with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-                patch.setattr(SqliteDataset, "_write_record", killed)
+                patch.setattr(SqliteChanges, "_write_record", killed)
                 self.store.commit(key, batch)
 
 

@@ -1,15 +1,14 @@
-"""One dataset inside a transaction of its SQLite file; see `sqlite_file` for the format."""
+"""Reading one dataset inside a transaction of its SQLite file; see `sqlite_file` for the format."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import orjson
 
-from backtester.data.candles import COLUMNS, EXTRAS, Answer, Candles, Revision, Series, merge
-from backtester.data.errors import CorruptDatasetError, DatasetTooLargeError
+from backtester.data.candles import COLUMNS, EXTRAS, Candles, Revision, Series
+from backtester.data.errors import CorruptDatasetError
 from backtester.data.model import DatasetKey, Interval, Timeframe
 from backtester.data.storage import codec, plain, records
 from backtester.data.storage.memo import Memo, is_in_passing
@@ -26,56 +25,31 @@ from backtester.data.storage.pickles import UnreadableError
 from backtester.data.storage.records import (
     Record,
     Segment,
-    appended,
-    cut,
-    disjoint,
-    firsts,
-    grown,
-    in_the_way,
-    joined,
-    lengthened,
     period_of,
 )
-from backtester.data.storage.store import Dataset, SymbolSummary, merged_metadata
+from backtester.data.storage.sqlite_schema import (
+    APPLICATION,
+    FORMAT,
+    IDENTITY,
+    NOTES,
+    SCHEMA,
+    SEQUENCES,
+    corrupt,
+    is_damage,
+    is_identity,
+    name_sum,
+)
+from backtester.data.storage.store import Dataset, SymbolSummary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from backtester.data.storage.store import Column
 
-__all__ = ["SqliteDataset", "corrupt", "create", "is_damage"]
+__all__ = ["SqliteDataset"]
 
 T = TypeVar("T")
 
-_APPLICATION = 0x56425443
-"""Tells `file` and us that a SQLite file is one of these: "VBTC"."""
-_FORMAT = 1
-_PAGE_BYTES = 16_384
-_SCHEMA = (
-    "CREATE TABLE dataset (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
-    "CREATE TABLE series (symbol TEXT PRIMARY KEY, position INTEGER NOT NULL, "
-    "loose INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX loose_series ON series (loose) WHERE loose",
-    "CREATE TABLE chunks (id INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL)",
-    "CREATE TABLE revisions (symbol TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID",
-)
-_SEQUENCES = "CREATE TABLE sqlite_sequence(name,seq)"
-"""SQLite's own, for ids that are never used again."""
-_IDENTITY, _NOTES = 1, 2
-_DAMAGE = {
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_TOOBIG,
-    sqlite3.SQLITE_CONSTRAINT,  # an index that does not know what its table holds
-    sqlite3.SQLITE_MISMATCH,
-}
-
-_APPENDED_ROWS = 32
-"""Up to so many new candles at once go into the tail; more are chunks of their own."""
-_TAIL_ROWS = 64
-"""A tail is merged into its chunk when it has this many rows, or up to twice as many: each
-symbol has a length of its own, so that not all are merged by the same commit."""
 _MANY = 16
 """From so many symbols on, one query for all of them takes less than one for each."""
 _MEMO_BYTES = 256 << 20
@@ -83,8 +57,6 @@ _MANY_VALUES = 1_000_000
 """From here on threads save more time than it takes to start them."""
 _THREADS = min(4, os.cpu_count() or 1)
 
-_MOST_PART_BYTES = 128 << 20
-"""The most bytes of notes; half of what a connection allows a value to have."""
 _HARMLESS_BYTES, _MOST_RATIO = 1 << 30, 1_000
 """A file that unpacks to more than the first, and to so many times its own size, is a bomb. A
 market whose price never moves shrinks as much for a while, real ones 5 to 20 times."""
@@ -321,7 +293,7 @@ class SqliteDataset:
             if not isinstance(symbol, str) or (count and symbol <= last):
                 break
             last = symbol
-            count, names, size = count + 1, names + _name_sum(symbol), size + (length or 0)
+            count, names, size = count + 1, names + name_sum(symbol), size + (length or 0)
         else:
             if (count, names % 2**32) == (self._count, self._names) and size <= self._bytes():
                 self._complete = True
@@ -480,24 +452,24 @@ class SqliteDataset:
         schema = self._execute(query).fetchall()
         application = self._execute("PRAGMA application_id").fetchone()[0]
         version = self._execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION:
+        if application != APPLICATION:
             raise self._damaged("it is a SQLite file of another program")
-        if version != _FORMAT:
-            raise self._damaged(f"its format is {version}; this version reads format {_FORMAT}")
+        if version != FORMAT:
+            raise self._damaged(f"its format is {version}; this version reads format {FORMAT}")
         # Anything more, such as a trigger, would be run by what we ask.
-        if {sql for (sql,) in schema} != {*_SCHEMA, _SEQUENCES} or len(schema) != len(_SCHEMA) + 1:
+        if {sql for (sql,) in schema} != {*SCHEMA, SEQUENCES} or len(schema) != len(SCHEMA) + 1:
             raise self._damaged("its tables are not those of a dataset")
 
     def _read_identity(self, *, salvage: bool) -> dict[str, Any]:
         identity: Any = None
         try:
-            data = self._part(_IDENTITY)
+            data = self._part(IDENTITY)
             with suppress(ValueError):
                 identity = None if data is None else orjson.loads(data)
         except CorruptDatasetError:
             if not salvage:
                 raise
-        if not _is_identity(identity):
+        if not is_identity(identity):
             if salvage:  # records and chunks say themselves whose they are
                 return {"id": "", "symbols": 0, "names": 0, "position": 0, "notes": 0}
             raise self._damaged("it does not say whose candles it holds")
@@ -507,7 +479,7 @@ class SqliteDataset:
 
     def _read_notes(self, *, salvage: bool = False) -> Mapping[str, Any]:
         try:
-            data = self._part(_NOTES)
+            data = self._part(NOTES)
             if zlib.crc32(data or b"") != self._notes and self._id:
                 raise self._damaged("its notes are not those that belong here")
             found = plain.parse(data, str(self._path))["metadata"] if data else {}
@@ -561,291 +533,9 @@ class SqliteDataset:
                     tried(self._chunk, symbol, segment)
         return found
 
-    # ------------------------------------------------------------------ writing
-
-    def merge(self, symbol: str, answers: Sequence[Answer]) -> None:
-        """Merge answers into a series; see `Series.with_answers`, which it equals."""
-        data = self._record(symbol)
-        record = Record() if data is None else self._parsed(symbol, data)
-        coverage = record.coverage.add(one.span for one in answers)
-        newer = appended(record, answers)
-        if newer is None or len(newer) > _APPENDED_ROWS:
-            changed = self._merged(symbol, record, answers)
-        else:
-            fits = record.tail_rows + len(newer) <= _most_tail_rows(symbol) and (
-                not record.tail or record.columns == newer.values.shape[1]
-            )
-            changed = lengthened(record if fits else self._without_tail(symbol, record), newer)
-        self._write_record(
-            symbol, replace(changed, coverage=coverage), old=None if data is None else record
-        )
-
-    def _merged(self, symbol: str, record: Record, answers: Sequence[Answer]) -> Record:
-        """Merge answers into chunks, of which only those in the way are read and rewritten."""
-        pieces = disjoint([p for one in answers for p in cut(one.candles, self._timeframe)])
-        if pieces is not None and not in_the_way(record, pieces):
-            # The tail stays the newest only if nothing newer comes behind it.
-            if record.tail and int(pieces[-1].open_time[0]) > (record.last_ms or 0):
-                record = self._without_tail(symbol, record)
-            return self._with_pieces(symbol, record, pieces)
-        return self._rewritten(symbol, record, answers)
-
-    def _rewritten(self, symbol: str, record: Record, answers: Sequence[Answer]) -> Record:
-        times = np.concatenate([one.candles.open_time for one in answers])
-        periods = set(self._periods(times).tolist())
-        touched = [
-            segment
-            for segment, period in zip(
-                record.segments, self._periods(firsts(record.segments)).tolist(), strict=True
-            )
-            if period in periods
-        ]
-        tables = [self._chunk(symbol, segment) for segment in touched]
-        if record.tail:
-            tables.append(record.tail_candles())
-        stored = joined(tables)
-        merged, revised = merge(stored, record.coverage, answers)
-        if merged == stored and not revised:  # changed and back again is two revisions
-            return record
-        left = replace(
-            record,
-            segments=tuple(one for one in record.segments if one not in touched),
-            tail=b"",
-            candles=record.candles - len(stored),
-        )
-        self._drop(touched)
-        if revised:
-            known = (*self._revisions(symbol, record), *revised)
-            self._execute(
-                "INSERT OR REPLACE INTO revisions VALUES (?, ?)",
-                (symbol, records.write_revisions(known, self._name(symbol))),
-            )
-            left = replace(left, revisions=len(known))
-        return self._with_pieces(symbol, left, cut(merged, self._timeframe))
-
-    def _with_pieces(self, symbol: str, record: Record, pieces: Sequence[Candles]) -> Record:
-        """Add disjoint tables as chunks, neighbours of one period as one."""
-        segments = list(record.segments)
-        for table in self._neighbours(record, pieces):
-            record = grown(record, table)
-            segments.append(self._write_chunk(symbol, table))
-        segments.sort(key=lambda segment: segment.first)
-        return replace(record, segments=tuple(segments))
-
-    def _neighbours(self, record: Record, pieces: Sequence[Candles]) -> Iterator[Candles]:
-        """Join tables of one period that no segment stands between."""
-        begins = firsts(record.segments)
-        run: list[Candles] = []
-        for piece in pieces:
-            if run and not self._adjacent(run[-1], piece, begins):
-                yield joined(run)
-                run = []
-            run.append(piece)
-        if run:
-            yield joined(run)
-
-    def _adjacent(self, one: Candles, other: Candles, begins: Any) -> bool:
-        ends = np.array([one.open_time[-1], other.open_time[0]])
-        first, last = self._periods(ends).tolist()
-        before, behind = np.searchsorted(begins, ends).tolist()
-        return bool(first == last and before == behind)
-
-    def _without_tail(self, symbol: str, record: Record) -> Record:
-        """Move the tail into chunks, into the last one if that is of the same period."""
-        segments, tables = list(record.segments), [record.tail_candles()]
-        if segments:
-            last = segments[-1]
-            ends = np.array([last.first, tables[0].open_time[0]])
-            first, second = self._periods(ends).tolist()
-            if first == second:
-                tables.insert(0, self._chunk(symbol, segments.pop()))
-                self._drop([last])
-        segments += (
-            self._write_chunk(symbol, piece) for piece in cut(joined(tables), self._timeframe)
-        )
-        return replace(record, segments=tuple(segments), tail=b"")
-
-    def fold(self, symbol: str) -> None:
-        """Join the segments of every period that has several."""
-        data = self._record(symbol)
-        if data is None:
-            return
-        record = self._parsed(symbol, data)
-        periods = self._periods(firsts(record.segments)).tolist()
-        together: dict[int, list[Segment]] = {}
-        for period, segment in zip(periods, record.segments, strict=True):
-            together.setdefault(period, []).append(segment)
-        segments: list[Segment] = []
-        for several in together.values():
-            if len(several) > 1:
-                table = joined([self._chunk(symbol, segment) for segment in several])
-                self._drop(several)
-                several = [self._write_chunk(symbol, table)]
-            segments += several
-        self._write_record(symbol, replace(record, segments=tuple(segments)), old=record)
-
-    def loose(self) -> list[str]:
-        """List the symbols that `fold` has something to do for."""
-        return [row[0] for row in self._execute("SELECT symbol FROM series WHERE loose")]
-
-    def add(self, symbol: str, series: Series) -> None:
-        """Write a series that is not there yet."""
-        pieces = cut(series.candles, self._timeframe)
-        record = self._with_pieces(symbol, Record(coverage=series.coverage), pieces)
-        if series.revisions:
-            data = records.write_revisions(series.revisions, self._name(symbol))
-            self._execute("INSERT INTO revisions VALUES (?, ?)", (symbol, data))
-        self._write_record(symbol, replace(record, revisions=len(series.revisions)))
-
-    def delete(self, symbols: Sequence[str]) -> int:
-        """Remove symbols with all there is of them; give how many are left."""
-        for symbol, data in dict(self._records(symbols, salvage=False)).items():
-            self._drop(self._parsed(symbol, data).segments)
-            self._execute("DELETE FROM revisions WHERE symbol = ?", (symbol,))
-            self._execute("DELETE FROM series WHERE symbol = ?", (symbol,))
-            self._count -= 1
-            self._names = (self._names - _name_sum(symbol)) % 2**32
-        self._write_identity()
-        return self._count
-
-    def replace(self, replaced: Mapping[str, Series]) -> None:
-        """Put series in the place of those there are."""
-        self.delete(list(replaced))
-        for symbol, series in replaced.items():
-            self.add(symbol, series)
-
-    def annotate(self, metadata: Mapping[str, Any]) -> None:
-        """Merge notes into those there are."""
-        notes = merged_metadata(self._read_notes(), metadata)
-        if not notes:
-            return
-        payload = plain.dataset_payload({}, notes, exchange=None, market_type=None, timeframe=None)
-        data = plain.dump(payload)
-        self._write_part(_NOTES, data)
-        self._notes = zlib.crc32(data)
-        self._write_identity()
-
-    def _write_record(self, symbol: str, record: Record, *, old: Record | None = None) -> None:
-        data = records.write_record(record, self._name(symbol))
-        if old is not None and old.segments is record.segments:
-            self._execute("UPDATE series SET record = ? WHERE symbol = ?", (data, symbol))
-            return
-        loose = record.loose(self._timeframe)
-        if old is not None:
-            self._execute(
-                "UPDATE series SET loose = ?, record = ? WHERE symbol = ?", (loose, data, symbol)
-            )
-            return
-        row = (symbol, self._position, loose, data)
-        self._execute("INSERT INTO series VALUES (?, ?, ?, ?)", row)
-        self._count += 1
-        self._position += 1
-        self._names = (self._names + _name_sum(symbol)) % 2**32
-        self._write_identity()
-
-    def _write_identity(self) -> None:
-        self._write_part(
-            _IDENTITY,
-            orjson.dumps(
-                {
-                    "dataset": self._key.stem,
-                    "id": self._id,
-                    "symbols": self._count,
-                    "names": self._names,
-                    "position": self._position,
-                    "notes": self._notes,
-                }
-            ),
-        )
-
-    def _write_part(self, part: int, data: bytes) -> None:
-        _write_part(self._execute, part, data)
-
-    def _write_chunk(self, symbol: str, table: Candles) -> Segment:
-        table = table.trimmed()
-        data = codec.encode(table.open_time, table.values, self._name(symbol))
-        number = self._execute("INSERT INTO chunks (data) VALUES (?)", (data,)).lastrowid
-        assert number is not None, "a row was inserted"
-        first, last = int(table.open_time[0]), int(table.open_time[-1])
-        return Segment(first, last, len(table), number)
-
-    def _drop(self, segments: Iterable[Segment]) -> None:
-        for segment in segments:
-            self._execute("DELETE FROM chunks WHERE id = ?", (segment.chunk,))
-
     @property
     def _timeframe(self) -> Timeframe:
         return self._key.timeframe
 
     def _periods(self, times: Any) -> Any:
         return period_of(self._timeframe, times)
-
-
-def _most_tail_rows(symbol: str) -> int:
-    return _TAIL_ROWS + _name_sum(symbol) % _TAIL_ROWS
-
-
-def _name_sum(symbol: str) -> int:
-    return zlib.crc32(symbol.encode())
-
-
-def create(connection: sqlite3.Connection, key: DatasetKey) -> None:
-    connection.executescript(
-        f"PRAGMA page_size={_PAGE_BYTES}; PRAGMA application_id={_APPLICATION}; "
-        f"PRAGMA user_version={_FORMAT}; "
-        # A draft that is not finished is thrown away: it needs no log, and one wait for the disk.
-        "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
-    )
-    for statement in _SCHEMA:
-        connection.execute(statement)
-    identity = {
-        "dataset": key.stem,
-        "id": secrets.token_hex(16),
-        "symbols": 0,
-        "names": 0,
-        "position": 0,
-        "notes": 0,
-    }
-    _write_part(connection.execute, _IDENTITY, orjson.dumps(identity))
-
-
-def _is_identity(value: object) -> bool:
-    kinds = {
-        "dataset": str, "id": str, "symbols": int, "names": int, "position": int, "notes": int,
-    }  # fmt: skip
-    return (
-        isinstance(value, dict)
-        and value.keys() == kinds.keys()
-        and all(type(value[name]) is kind for name, kind in kinds.items())
-        and 0 <= value["position"] < 2**62
-    )
-
-
-def _write_part(execute: Any, part: int, data: bytes) -> None:
-    if len(data) > _MOST_PART_BYTES:
-        raise DatasetTooLargeError(
-            f"the notes beside a dataset take {len(data) >> 20} MiB; they must be less than "
-            f"{_MOST_PART_BYTES >> 20} MiB",
-            size=len(data),
-        )
-    sealed = zlib.crc32(data, part).to_bytes(4, "little") + data
-    execute("INSERT OR REPLACE INTO dataset VALUES (?, ?)", (part, sealed))
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Tell whether an error is about what the file holds, not about the disk or other users."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # Python's own: text that is not UTF-8, or a mistake of ours
-        return isinstance(error, sqlite3.OperationalError)
-    return code & 0xFF in _DAMAGE
-
-
-def corrupt(
-    path: Path, reason: str, symbol: str | None = None, span: Interval | None = None
-) -> CorruptDatasetError:
-    when = f" in {span}" if span else ""
-    what = f": what it holds of {symbol}{when}" if symbol else ""
-    return CorruptDatasetError(
-        f"{path}{what} cannot be trusted: {reason}",
-        path=str(path), reason=reason, symbol=symbol, interval=span,
-    )  # fmt: skip

@@ -40,7 +40,9 @@ from backtester.data.errors import (
 from backtester.data.model import DatasetKey, Interval
 from backtester.data.storage import files, sqlite_log
 from backtester.data.storage.connections import Connections, DamagedLog
-from backtester.data.storage.sqlite_dataset import SqliteDataset, corrupt, create, is_damage
+from backtester.data.storage.sqlite_changes import SqliteChanges
+from backtester.data.storage.sqlite_dataset import SqliteDataset
+from backtester.data.storage.sqlite_schema import corrupt, create, is_damage
 from backtester.data.storage.store import (
     Dataset,
     DatasetSummary,
@@ -129,7 +131,7 @@ class SqliteStore:
             return
         groups = grouped(answers)
 
-        def merge_all(file: SqliteDataset) -> None:
+        def merge_all(file: SqliteChanges) -> None:
             for symbol, own in groups.items():
                 file.merge(symbol, own)
 
@@ -138,7 +140,7 @@ class SqliteStore:
     def fold(self, key: DatasetKey) -> None:
         for symbol in self._change_existing(key, lambda file: file.loose()) or ():
             # A transaction each, so that none grows with the dataset.
-            self._change_existing(key, partial(SqliteDataset.fold, symbol=symbol))
+            self._change_existing(key, partial(SqliteChanges.fold, symbol=symbol))
         # Nothing depends on it: what it cannot bring into the file stays in the log.
         with suppress(FileNotFoundError, StorageError), self._connected(key) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -248,7 +250,7 @@ class SqliteStore:
             yield SqliteDataset(connection, key, path, salvage=salvage)
 
     @contextmanager
-    def _writing(self, key: DatasetKey) -> Iterator[SqliteDataset]:
+    def _writing(self, key: DatasetKey) -> Iterator[SqliteChanges]:
         """Change a dataset in one transaction, under its lock; it is made if it is not there."""
         path = self.path(key)
         with files.locked(self.folder / key.stem), files.writing(path):
@@ -258,7 +260,7 @@ class SqliteStore:
                 with self._connected(key) as connection:
                     connection.execute("BEGIN IMMEDIATE")
                     try:
-                        yield SqliteDataset(connection, key, path)
+                        yield SqliteChanges(connection, key, path)
                         connection.execute("COMMIT")
                     except BaseException:
                         with suppress(sqlite3.Error):  # a full disk may have rolled it back
@@ -269,7 +271,7 @@ class SqliteStore:
             except (StorageError, UnicodeEncodeError) as error:  # half a character in a symbol
                 raise _not_written(path, error) from error
 
-    def _change(self, key: DatasetKey, work: Callable[[SqliteDataset], T]) -> T:
+    def _change(self, key: DatasetKey, work: Callable[[SqliteChanges], T]) -> T:
         """Change a dataset; damage that is met is set aside, and what is sound is kept.
 
         Raises
@@ -294,7 +296,7 @@ class SqliteStore:
             with self._writing(key) as file:
                 return work(file)
 
-    def _change_existing(self, key: DatasetKey, work: Callable[[SqliteDataset], T]) -> T | None:
+    def _change_existing(self, key: DatasetKey, work: Callable[[SqliteChanges], T]) -> T | None:
         """Change a dataset that is there; one that is not, or no longer, is not made."""
         if not self.path(key).exists():
             return None
@@ -349,7 +351,7 @@ class SqliteStore:
             with _connections.borrowed(draft) as connection:
                 create(connection, key)
                 connection.execute("BEGIN IMMEDIATE")
-                file = SqliteDataset(connection, key, draft)
+                file = SqliteChanges(connection, key, draft)
                 for symbol, series in dataset.series.items():
                     file.add(symbol, series)
                 file.annotate(dataset.metadata)
