@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -268,6 +269,58 @@ def test_one_symbol_of_a_file_of_many(world: World, tmp_path: Path) -> None:
     source = world.folder / "sandbox_spot_1h.pickle.blosc"
     report = import_data(source, symbol="ETHUSDT", data_dir=tmp_path / "new")
     assert [one.symbol for one in report.series] == [ETH]
+
+
+def labelled(path: Path, rows: dict[str, Candles]) -> Path:
+    """Write candles of several symbols into one table, in turn."""
+    table = pd.concat(
+        [
+            pd.DataFrame(candles.values, columns=["open", "high", "low", "close", "volume"]).assign(
+                pair=name, time=candles.open_time
+            )
+            for name, candles in rows.items()
+        ]
+    ).sort_values(["time", "pair"])
+    table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_of_several_symbols_is_told_apart(
+    world: World, tmp_path: Path, suffix: str
+) -> None:
+    """Each row counts for its own symbol; a flag takes one of them."""
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    mixed = {"BTCUSDT": hourly(), "ETHUSDT": hourly(ETH)}
+    path = labelled(tmp_path / f"sandbox_spot_1h.{suffix}", mixed)
+    (one,) = import_data(path, symbol=ETH, dry_run=True).series
+    assert (one.symbol, one.taken) == (ETH, 47)
+    assert import_data(path).taken == 2 * 47
+    for symbol in (BTC, ETH):
+        kept = world.home.store.read(world.key()).series[symbol].candles
+        assert same(kept, truth(symbol, "1h", "2025-06-01", "2025-06-02T23:00"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_that_say_another_symbol_are_refused(
+    world: World, tmp_path: Path, suffix: str
+) -> None:
+    """Whether the flag or the name of the file says otherwise; a name of the same is none."""
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+    path = labelled(tmp_path / f"sandbox_spot_1h.{suffix}", {"ETHUSDT": hourly(ETH)})
+    with pytest.raises(OptionError, match="its rows are of ETHUSDT, and you say BTC/USDT"):
+        import_data(path, symbol=BTC)
+    named = path.rename(tmp_path / f"sandbox_spot_1h_BTC-USDT.{suffix}")
+    with pytest.raises(OptionError, match="its rows are of ETHUSDT, and its name says BTC-USDT"):
+        import_data(named)
+    (one,) = import_data(named, symbol=ETH).series
+    assert (one.symbol, one.taken) == (ETH, 47)
+    for own in ("XBT/USDT", "BTC", "BTCUSDT.P"):
+        labelled(named, {own: hourly()})
+        (one,) = import_data(named, dry_run=True).series
+        assert (one.symbol, one.taken) == (BTC, 47)
 
 
 def test_a_symbol_renames_no_other_files_candles(world: World, file: Path, tmp_path: Path) -> None:

@@ -382,6 +382,16 @@ def test_tables_without_pandas(store: Path) -> None:
     assert all(same(one) for one in found.values())
 
 
+def test_several_symbols_under_one_key_are_refused(store: Path) -> None:
+    """One symbol in all rows is no matter."""
+    for key, second in (("one", "BTCUSDT"), ("two", "ETHUSDT")):
+        table = frame().assign(pair=["BTCUSDT"] * 15 + [second] * 15)
+        table.to_hdf(store, key=key, format="table")
+    found = series(store)
+    assert same(found["one"])
+    assert "2 symbols in one table (BTCUSDT, ETHUSDT)" in str(found["two"].problem)
+
+
 def test_closes_alone_in_hdf5_are_a_problem_of_their_key_only(store: Path) -> None:
     """The next key is read all the same."""
     frame()[["Close"]].to_hdf(store, key="BTC_USDT")

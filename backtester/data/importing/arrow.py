@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from backtester.data.candles import COLUMNS
 from backtester.data.errors import CandleError, OptionError
 from backtester.data.importing.columns import (
     milliseconds,
     place_columns,
+    symbol_column,
     ticks_of,
     time_column,
     times_of_texts,
 )
-from backtester.data.importing.found import NO_TIME, NOTHING_SAID, Found, Rows, Said
+from backtester.data.importing.found import NO_TIME, NOTHING_SAID, Found, Parted, Rows, Said
 from backtester.data.importing.names import other_than_candles, said_by_name
 from backtester.data.importing.opening import Content, unreadable
 from backtester.data.model import DatasetKey
@@ -43,7 +43,7 @@ def decode_parquet(content: Content) -> Iterator[Found]:
         with parquet.ParquetFile(source, memory_map=False) as file:
             _require_honest(file.metadata.num_rows, size, content.where)
             names = [field.name for field in file.schema_arrow]
-            yield _found(
+            yield from _found(
                 content,
                 names,
                 lambda wanted: file.iter_batches(_BATCH, columns=wanted),
@@ -59,7 +59,7 @@ def decode_feather(content: Content) -> Iterator[Found]:
         reader = pa.ipc.open_file(source)
         batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
         names = [field.name for field in reader.schema]
-        yield _found(
+        yield from _found(
             content,
             names,
             lambda wanted: (batch.select(wanted) for batch in batches),
@@ -110,31 +110,57 @@ def _exported(metadata: Mapping[bytes, bytes] | None) -> Said:
         return NOTHING_SAID
 
 
-def _found(content: Content, names: Sequence[str], batches: Any, size: int, said: Said) -> Found:
+def _found(
+    content: Content, names: Sequence[str], batches: Any, size: int, said: Said
+) -> Iterator[Found]:
     other = other_than_candles(content.name)
     if other is not None:
         note = f"left out: it holds {other} data, not candles of trades"
-        return Found(content.where, NOTHING_SAID, None, notes=(note,))
+        yield Found(content.where, NOTHING_SAID, None, notes=(note,))
+        return
     try:
         known = ["index" if name in _INDEX_NAMES else name for name in names]
         at = [time_column(known), *place_columns(known, said_by_name(content.name).symbol)]
-        rows = _rows([names[i] for i in at], batches, size, content.where)
-        # Only closed candles are exported.
-        return Found(content.where, said, rows, last_closed=said is not NOTHING_SAID)
+        symbol = symbol_column(known)
+        if symbol is not None:
+            at.append(symbol)
+        parted = _parted([names[i] for i in at], batches, size, content.where)
     except CandleError as error:
-        return Found(content.where, NOTHING_SAID, None, problem=error)
+        yield Found(content.where, NOTHING_SAID, None, problem=error)
+        return
+    # Only closed candles are exported.
+    closed = said is not NOTHING_SAID
+    yield from parted.series(Found(content.where, said, None, last_closed=closed))
 
 
-def _rows(names: Sequence[str], batches: Any, size: int, where: str) -> Rows:
-    times, tables = [np.empty(0, np.int64)], [np.empty((0, len(COLUMNS)))]
+def _parted(names: Sequence[str], batches: Any, size: int, where: str) -> Parted:
+    """Read time, the five values and, where there is one, the symbol of each row."""
+    parted = Parted()
     total = 0
     read: Iterable[Any] = batches(list(names))
     for batch in read:
         total += batch.num_rows
         _require_honest(total, size, where)
-        times.append(_times(batch.column(0)))
-        tables.append(np.stack([_values(batch.column(i)) for i in range(1, 6)], axis=1))
-    return Rows(np.concatenate(times), np.concatenate(tables))
+        values = np.stack([_values(batch.column(i)) for i in range(1, 6)], axis=1)
+        symbols = _symbols(batch.column(6)) if len(names) == 7 else [None]
+        if batch.num_rows:
+            parted.add(Rows(_times(batch.column(0)), values), symbols)
+    return parted
+
+
+def _symbols(column: Any) -> list[str | None]:
+    """Read the symbol of each row, once where all have the same; numbers say nothing."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    names = column.dictionary.to_pylist()
+    if not all(isinstance(name, str) for name in names):
+        return [None]
+    if len(names) == 1 and not column.null_count:
+        return [names[0].strip() or None]
+    plain = [name.strip() or None for name in names]
+    return [None if code is None else plain[code] for code in column.indices.to_pylist()]
 
 
 def _times(column: Any) -> Any:

@@ -22,6 +22,7 @@ __all__ = [
     "milliseconds",
     "numbers",
     "place_columns",
+    "symbol_column",
     "ticks_of",
     "time_column",
     "times_of_texts",
@@ -40,6 +41,7 @@ _VALUE_NAMES: Mapping[str, tuple[str, ...]] = {
     "Close": ("close", "c", "closeprice", "priceclose"),
     "Volume": ("volume", "v", "vol", "basevolume", "volumebase"),
 }
+_SYMBOL_NAMES = ("symbol", "pair", "ticker", "instrument", "instid", "instrumentid")
 _EMPTY = frozenset({"", "-", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"})
 """What programs write into the cell of a number that is not there."""
 _PER_MS = {"us": 1_000, "ns": 1_000_000}
@@ -108,6 +110,12 @@ def time_column(names: Sequence[str]) -> int:
         has = ", ".join(repr(name) for name in names)
         raise CandleError(f"it has no column of times; its columns are {has}")
     return at
+
+
+def symbol_column(names: Sequence[str]) -> int | None:
+    """Find where the symbol of each row stands; None where there is no such column."""
+    normal = [_normal(name) for name in names]
+    return next((normal.index(name) for name in _SYMBOL_NAMES if name in normal), None)
 
 
 def _base_volume(normal: Sequence[str], symbol: str | None) -> int | None:

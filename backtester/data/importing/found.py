@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from backtester.data.candles import COLUMNS
 from backtester.data.errors import CandleError
 from backtester.data.model import MarketType, Timeframe
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["NOTHING_SAID", "NO_TIME", "Found", "Rows", "Said"]
+__all__ = ["NOTHING_SAID", "NO_TIME", "Found", "Parted", "Rows", "Said"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Said:
 NOTHING_SAID = Said()
 NO_TIME = -(1 << 63)
 """In place of a time that cannot be read; NumPy's NaT is the same number."""
+_MOST_SYMBOLS = 20_000
 _NAMELESS = PurePath()
 
 
@@ -72,6 +75,19 @@ class Rows:
     def __len__(self) -> int:
         return len(self.open_time)
 
+    def take(self, at: NDArray[np.intp]) -> Rows:
+        """Give the rows at these positions."""
+        return Rows(self.open_time[at], self.values[at])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Put parts of one series behind each other."""
+        return cls(
+            np.concatenate([np.empty(0, np.int64), *(part.open_time for part in parts)]),
+            np.concatenate([np.empty((0, len(COLUMNS))), *(part.values for part in parts)]),
+            next((part.unread for part in parts if part.unread is not None), None),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
@@ -89,5 +105,46 @@ class Found:
     """What was assumed on the way; without rows or problem, why it is no matter for us."""
     problem: CandleError | None = None
     """Why nothing of it can be taken, such as closes alone."""
+    symbol_in_rows: bool = False
+    """Whether every row says the symbol that `said` has: no flag and no name makes it another."""
     name: PurePath = _NAMELESS
     """The path of the file, or of a compressed file's member, which may say more."""
+
+
+class Parted:
+    """The rows of one table by the symbol that stands in them; None where none does."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str | None, list[Rows]] = {}
+
+    def add(self, rows: Rows, symbols: Sequence[str | None]) -> None:
+        """Add rows: of one symbol where there is one, else each of its own."""
+        if len(symbols) == 1:
+            self._parts.setdefault(symbols[0], []).append(rows)
+            return
+        numbers: dict[str | None, int] = {}
+        which = np.array([numbers.setdefault(one, len(numbers)) for one in symbols], np.intp)
+        order = np.argsort(which, kind="stable")
+        edges = np.cumsum(np.bincount(which, minlength=len(numbers)))[:-1]
+        for symbol, at in zip(numbers, np.split(order, edges), strict=False):
+            part = rows.take(at)
+            if np.isinf(part.values).any():
+                part = replace(part, unread=rows.unread)
+            self._parts.setdefault(symbol, []).append(part)
+        if len(self._parts) > _MOST_SYMBOLS:
+            raise CandleError(f"it has more than {_MOST_SYMBOLS} symbols in one table")
+
+    def series(self, like: Found) -> Iterator[Found]:
+        """Give a series per symbol; `like` says what they have in common."""
+        several = len(self._parts) > 1
+        for symbol, parts in (self._parts or {None: []}).items():
+            rows = Rows.joined(parts)
+            if symbol is not None:
+                where = f"{like.where}/{symbol}" if several else like.where
+                said = Said(symbol=symbol).over(like.said)
+                yield replace(like, where=where, said=said, rows=rows, symbol_in_rows=True)
+            elif several:
+                problem = CandleError(f"{len(rows)} rows of it have no symbol, and others have")
+                yield replace(like, rows=None, problem=problem)
+            else:
+                yield replace(like, rows=rows)

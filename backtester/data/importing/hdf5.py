@@ -20,6 +20,7 @@ from backtester.data.errors import CandleError, OptionError
 from backtester.data.importing.columns import (
     milliseconds,
     place_columns,
+    symbol_column,
     ticks_of,
     time_column,
     times_of_texts,
@@ -122,11 +123,29 @@ def _found(where: str, path: Sequence[str], node: Any, h5py: Any) -> Found:
     try:
         names, columns = _columns(node, h5py)
         at = place_columns(names, said.symbol)
+        _require_one_symbol(names, columns)
         times = columns.times()
         values = [np.asarray(columns.values(names[i]), np.float64) for i in at]
         return Found(place, said, Rows(times, _side_by_side(values, len(times))))
     except CandleError as error:
         return Found(place, said, None, problem=error)
+
+
+def _require_one_symbol(names: Sequence[str], columns: _Table) -> None:
+    """Refuse rows of several symbols under one key."""
+    at = symbol_column(names)
+    if at is None:
+        return
+    symbols = sorted(set(np.asarray(columns.values(names[at])).ravel().tolist()))
+    if len(symbols) > 1:
+        some = ", ".join(str(_plain(one)) for one in symbols[:3])
+        raise CandleError(
+            f"it holds {len(symbols)} symbols in one table ({some}); write a key for each"
+        )
+
+
+def _plain(label: Any) -> Any:
+    return label.decode(errors="replace") if isinstance(label, bytes) else label
 
 
 def _side_by_side(columns: Sequence[NDArray[np.float64]], rows: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home, home_in
 from backtester.data.importing.found import Found, Said
 from backtester.data.importing.merging import News, news_of
-from backtester.data.importing.names import said_by_name, unified
+from backtester.data.importing.names import quoted_as_usual, said_by_name, unified
 from backtester.data.importing.opening import files_in, series_in
 from backtester.data.importing.report import ImportedSeries, ImportReport
 from backtester.data.importing.screening import Screened, screen, spacing_of
@@ -242,6 +242,7 @@ class _Import:
         """
         # A member of a zip file has a name of its own, which tells more than the zip's.
         named = said_by_name(found.name).over(said_by_name(path))
+        content = self._content(found, named)
         open_questions = Said(
             None if self.asked.exchange else found.said.exchange,
             None if self.asked.market_type else found.said.market_type,
@@ -255,12 +256,37 @@ class _Import:
             )
         notes = [
             f"taken as told, though the file says otherwise ({one})"
-            for one in self.asked.against(found.said.over(named))
+            for one in self.asked.against(content.over(named))
         ]
-        own = found.said.over(named).symbol
+        own = content.over(named).symbol
         if self.asked.symbol and own and not _meanings(own) & _meanings(self.asked.symbol):
             notes.append(f"taken as told, though the file says otherwise (symbol: {own})")
-        return self.asked.over(found.said).over(named), notes
+        return self.asked.over(content).over(named), notes
+
+    def _content(self, found: Found, named: Said) -> Said:
+        """Give what the content says, but for a symbol in its rows that is no pair or an alias.
+
+        Raises
+        ------
+        OptionError
+            Its rows are of another symbol than the user or its name says.
+        """
+        own = found.said.symbol
+        if own is None or not found.symbol_in_rows:
+            return found.said
+        by_name = named.symbol if named.timeframe or quoted_as_usual(named.symbol) else None
+        told = self.asked.symbol or by_name
+        if told is None:
+            return found.said
+        if _meanings(own) & _meanings(told):
+            return found.said
+        usual = own.upper().replace("XBT", "BTC").replace("XDG", "DOGE")
+        bases = {meaning.partition("/")[0].upper() for meaning in _meanings(told)}
+        pair = any("/" in meaning for meaning in _meanings(own))
+        if _meanings(usual) & _meanings(told) or (not pair and any(b in usual for b in bases)):
+            return replace(found.said, symbol=None)  # BTC or BTCUSDT.P, where BTC/USDT is told
+        who = "you say" if self.asked.symbol else "its name says"
+        raise OptionError(f"its rows are of {own}, and {who} {told}", value=told)
 
     def _named(self, found: Found, said: Said) -> tuple[DatasetKey, str, list[str]]:
         """Give the dataset and the unified symbol, and what was assumed for it.

@@ -12,7 +12,7 @@ from backtester.data.fetching.capabilities import certified
 from backtester.data.importing.found import NOTHING_SAID, Said
 from backtester.data.model import MarketType, Timeframe
 
-__all__ = ["closed_period", "said_by_key", "said_by_name", "stem_of", "unified"]
+__all__ = ["closed_period", "quoted_as_usual", "said_by_key", "said_by_name", "stem_of", "unified"]
 
 _SUFFIXES = (
     ".pickle", ".pkl", ".blosc", ".csv", ".txt", ".tsv", ".parquet", ".pq", ".feather", ".arrow",
@@ -206,6 +206,16 @@ def _timeframe(text: str) -> Timeframe | None:
         return Timeframe.parse(text)
     except UnknownTimeframeError:
         return None
+
+
+def quoted_as_usual(name: str | None) -> bool:
+    """Tell whether a name is a pair beyond doubt: BTCUSDT is, my_data is not.
+
+    >>> quoted_as_usual("BTC-USDT"), quoted_as_usual("my_data")
+    (True, False)
+    """
+    pair = unified(name, MarketType.SPOT) if name else None
+    return pair is not None and pair.partition("/")[2] in _QUOTES
 
 
 def unified(name: str, market_type: MarketType) -> str | None:

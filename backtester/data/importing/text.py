@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,13 +21,17 @@ from backtester.data.importing.columns import (
     milliseconds,
     numbers,
     place_columns,
+    symbol_column,
     time_column,
     times_of_texts,
     unread_number,
 )
-from backtester.data.importing.found import NOTHING_SAID, Found, Rows, Said
+from backtester.data.importing.found import NOTHING_SAID, Found, Parted, Rows, Said
 from backtester.data.importing.names import closed_period, said_by_name
 from backtester.data.importing.opening import Content, unreadable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["decode"]
 
@@ -61,15 +66,17 @@ def decode(content: Content) -> Iterator[Found]:
         if _counts_contracts(named, len(first)):
             values = [*values[:4], _COIN_MARGINED_VOLUME]
             notes = ("volume read from the column of base units: the other counts contracts",)
-        layout = _Layout(delimiter, len(first), time, tuple(values))
-        rows = _rows(content, b"" if header else line, layout)
+        symbol = symbol_column(first) if header else None
+        layout = _Layout(delimiter, len(first), time, tuple(values), symbol)
+        parted = _parted(content, b"" if header else line, layout)
     except CandleError as error:
         yield Found(content.where, NOTHING_SAID, None, problem=error)
         return
     except csv.Error as error:
         raise unreadable(content.where, f"it is not a table of text ({error})") from error
-    yield Found(
-        content.where, NOTHING_SAID, rows, last_closed=closed_period(content.name), notes=notes
+    closed = closed_period(content.name)
+    yield from parted.series(
+        Found(content.where, NOTHING_SAID, None, last_closed=closed, notes=notes)
     )
 
 
@@ -139,21 +146,19 @@ class _Layout:
     width: int
     time: int
     values: tuple[int, ...]
+    symbol: int | None
+    """None where the rows say nothing of it."""
 
 
-def _rows(content: Content, first: bytes, layout: _Layout) -> Rows:
+def _parted(content: Content, first: bytes, layout: _Layout) -> Parted:
     """Read all rows, block by block: quickly where a block is made of plain numbers."""
-    parts = [Rows(np.empty(0, np.int64), np.empty((0, len(COLUMNS))))]
+    parted = Parted()
     for block in _blocks(content, first):
         part = _plain_numbers(block, layout)
         if part is None:
             part = _any_cells(_decoded(block, content.where), layout)
-        parts.append(part)
-    return Rows(
-        np.concatenate([part.open_time for part in parts]),
-        np.concatenate([part.values for part in parts]),
-        next((part.unread for part in parts if part.unread is not None), None),
-    )
+        parted.add(*part)
+    return parted
 
 
 def _blocks(content: Content, rest: bytes) -> Iterator[bytes]:
@@ -169,7 +174,7 @@ def _blocks(content: Content, rest: bytes) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def _plain_numbers(block: bytes, layout: _Layout) -> Rows | None:
+def _plain_numbers(block: bytes, layout: _Layout) -> tuple[Rows, list[str | None]] | None:
     """Read a block in which every row has its cells, and no cell is quoted; None for others."""
     if b'"' in block or b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
@@ -191,14 +196,37 @@ def _plain_numbers(block: bytes, layout: _Layout) -> Rows | None:
         values = cells.columns(starts[list(layout.values)], ends[list(layout.values)])
     except ValueError:
         return None
-    return Rows(milliseconds(times), values)
+    symbols: list[str | None] = [None]
+    if layout.symbol is not None:
+        one = _one_text(raw, starts[layout.symbol], ends[layout.symbol])
+        if one is None:
+            return None
+        symbols = [one or None]
+    return Rows(milliseconds(times), values), symbols
 
 
-def _any_cells(text: str, layout: _Layout) -> Rows:
+def _one_text(
+    raw: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> str | None:
+    """Give the text that all cells of a column have; None where they differ."""
+    lengths = ends - starts
+    length = int(lengths[0])
+    if (lengths != length).any():
+        return None
+    cells = raw[starts[:, None] + np.arange(length)]
+    if (cells != cells[0]).any():
+        return None
+    try:
+        return bytes(cells[0]).decode().strip()
+    except UnicodeDecodeError:
+        return None  # whoever reads it as text refuses it
+
+
+def _any_cells(text: str, layout: _Layout) -> tuple[Rows, list[str | None]]:
     """Read a block cell by cell."""
     rows = [row for row in csv.reader(text.splitlines(), delimiter=layout.delimiter) if row]
     if not rows:
-        return Rows(np.empty(0, np.int64), np.empty((0, len(COLUMNS))))
+        return Rows(np.empty(0, np.int64), np.empty((0, len(COLUMNS)))), [None]
     if set(map(len, rows)) != {layout.width}:
         odd = next(row for row in rows if len(row) != layout.width)
         raise CandleError(
@@ -209,4 +237,7 @@ def _any_cells(text: str, layout: _Layout) -> Rows:
     unread = None
     if np.isinf(values).any():
         unread = unread_number([cell for at in layout.values for cell in columns[at]])
-    return Rows(times_of_texts(columns[layout.time]), values, unread)
+    symbols: list[str | None] = [None]
+    if layout.symbol is not None:
+        symbols = [cell.strip() or None for cell in columns[layout.symbol]]
+    return Rows(times_of_texts(columns[layout.time]), values, unread), symbols
