@@ -294,6 +294,8 @@ def test_a_table_of_several_symbols_is_told_apart(
         pytest.importorskip("pyarrow")
     mixed = {"BTCUSDT": hourly(), "ETHUSDT": hourly(ETH)}
     path = labelled(tmp_path / f"sandbox_spot_1h.{suffix}", mixed)
+    with pytest.raises(UnknownSymbolError, match="no series in these files is of SOL/USDT"):
+        import_data(path, symbol="SOL/USDT")
     (one,) = import_data(path, symbol=ETH, dry_run=True).series
     assert (one.symbol, one.taken) == (ETH, 47)
     assert import_data(path).taken == 2 * 47

@@ -131,6 +131,8 @@ def import_data(
     for path in files:
         work.take_file(path)
     work.finish()
+    if symbol and not work.report.series and not work.report.failures:
+        raise UnknownSymbolError(f"no series in these files is of {symbol}", symbol=symbol)
     work.report.seconds = time.monotonic() - begun
     work.report.tell()
     return work.report
