@@ -33,7 +33,6 @@ __all__ = [
     "merge",
     "merged_times",
     "overlay",
-    "union_times",
 ]
 
 COLUMNS = ("Open", "High", "Low", "Close", "Volume")
@@ -462,16 +461,28 @@ def overlay(first: Candles, second: Candles) -> Candles:
     return Candles(unique, values[at])
 
 
-def union_times(tables: Iterable[Candles]) -> NDArray[np.int64]:
-    """Give the sorted union of the open times of several tables, int64 (n,)."""
-    return merged_times([table.open_time for table in tables])
+def merged_times(times: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Give the sorted union of several arrays of open times, int64 (n,).
 
-
-def merged_times(times: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Give the sorted union of several arrays of open times, int64 (n,)."""
-    if not times:
+    Only what the longest lacks is sorted: mostly nothing.
+    """
+    # Tables of one dataset often share the very array.
+    distinct = {id(one): one for one in times}
+    longest_first = sorted(distinct.values(), key=len, reverse=True)
+    if not longest_first:
         return np.empty(0, np.int64)
-    first = times[0]
-    if all(one is first or np.array_equal(one, first) for one in times[1:]):
-        return first
-    return np.unique(np.concatenate(times))
+    union, *rest = longest_first
+    for one in rest:
+        if not _contains(union, one):
+            union = np.union1d(union, one)
+    return union
+
+
+def _contains(union: NDArray[np.int64], times: NDArray[np.int64]) -> bool:
+    if not len(times):
+        return True
+    first = int(np.searchsorted(union, times[0]))
+    if np.array_equal(union[first : first + len(times)], times):
+        return True
+    places = np.searchsorted(union, times)
+    return bool(places[-1] < len(union)) and np.array_equal(union[places], times)

@@ -15,8 +15,8 @@ from backtester.data.candles import (
     check,
     given,
     merge,
+    merged_times,
     overlay,
-    union_times,
 )
 from backtester.data.errors import CandleError
 from backtester.data.model import Coverage, Interval, Served, Span, Timeframe
@@ -259,10 +259,15 @@ def test_the_second_table_lies_on_top() -> None:
 
 def test_the_union_of_times_is_shared_where_all_agree() -> None:
     """Equal indices stay one array; different ones are joined and sorted."""
-    one, same, other = candles_at(hours(0, 3)), candles_at(hours(0, 3), 1), candles_at(hours(2, 2))
-    assert union_times([one, same]) is one.open_time
-    assert union_times(iter([other, one])).tolist() == hours(0, 4)
-    assert union_times([]).tolist() == []
+    one, same, other, inside, holes = (
+        np.array(hours(0, 3)), np.array(hours(0, 3)), np.array(hours(2, 2)),
+        np.array(hours(1, 2)), np.array(hours(0, 1) + hours(2, 1)),
+    )  # fmt: skip
+    assert merged_times([one, same]) is one
+    assert merged_times([inside, one, holes]) is one
+    assert merged_times(iter([other, one])).tolist() == hours(0, 4)
+    assert merged_times([np.array([], np.int64), other]) is other
+    assert merged_times([]).tolist() == []
 
 
 # ------------------------------------------------------------------------ what is known

@@ -452,8 +452,13 @@ def column_frame(columns: Mapping[str, Column]) -> pd.DataFrame:
     for row, (own, column) in zip(values, columns.values(), strict=True):
         if len(own) == len(times):
             row[:] = column
+            continue
+        row[:] = np.nan
+        # Mostly a symbol lacks only what was before its listing: then its own stand in a row.
+        first = int(np.searchsorted(times, own[0])) if len(own) else 0
+        if np.array_equal(times[first : first + len(own)], own):
+            row[first : first + len(own)] = column
         else:
-            row[:] = np.nan
             row[np.searchsorted(times, own)] = column
     names = pd.Index(list(columns), name="symbol")
     return pd.DataFrame(values.T, index=time_index(times), columns=names, copy=False)

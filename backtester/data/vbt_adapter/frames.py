@@ -9,13 +9,13 @@ one dataset would differ in `asi8` by factors of a thousand.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from backtester.data.candles import COLUMNS, EXTRAS, Candles, alike
+from backtester.data.candles import COLUMNS, EXTRAS, Candles, alike, merged_times
 from backtester.data.errors import CandleError, OptionError
 from backtester.data.model import Timeframe, format_ms
 
@@ -69,7 +69,7 @@ def frames_of(tables: Mapping[str, Candles]) -> tuple[pd.DatetimeIndex, dict[str
         candle; no row is NaN for all. The frames share the tables' memory where they can, and
         refuse writes.
     """
-    times = _union(tables.values())
+    times = merged_times([table.open_time for table in tables.values()])
     index = time_index(times)
     tables = dict(zip(tables, alike(list(tables.values())), strict=True))
     columns = COLUMN_INDEX
@@ -80,28 +80,6 @@ def frames_of(tables: Mapping[str, Candles]) -> tuple[pd.DatetimeIndex, dict[str
         for symbol, candles in tables.items()
     }
     return index, frames
-
-
-def _union(tables: Iterable[Candles]) -> NDArray[np.int64]:
-    """Unite open times, sorting only what the longest table lacks: mostly nothing."""
-    # Tables of one dataset often share the very array.
-    distinct = {id(table.open_time): table.open_time for table in tables}
-    first, *rest = sorted(distinct.values(), key=len, reverse=True)
-    union = first
-    for times in rest:
-        if not _contains(union, times):
-            union = np.union1d(union, times)
-    return union
-
-
-def _contains(union: NDArray[np.int64], times: NDArray[np.int64]) -> bool:
-    if not len(times):
-        return True
-    first = int(np.searchsorted(union, times[0]))
-    if np.array_equal(union[first : first + len(times)], times):
-        return True
-    places = np.searchsorted(union, times)
-    return bool(places[-1] < len(union)) and np.array_equal(union[places], times)
 
 
 def spread(candles: Candles, times: NDArray[np.int64]) -> NDArray[np.float64]:
