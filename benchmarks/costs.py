@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from typing import Any
 
-from benchmarks.harness import Row, in_child, sandbox
+from benchmarks.harness import Row, in_child, peak_bytes, sandbox
 
 PAGES = 600
 SERIES = 1_000
@@ -58,7 +57,7 @@ def imports(which: str) -> dict[str, Any]:
     import numpy
 
     assert numpy
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, begun = peak_bytes(), time.perf_counter()
     if which == "all":
         import ccxt.async_support as ccxt
 
@@ -68,8 +67,8 @@ def imports(which: str) -> dict[str, Any]:
 
         exchange_class("binance")({})
     seconds = time.perf_counter() - begun
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": seconds, "mb": grown / 1024}
+    grown = peak_bytes() - before
+    return {"seconds": seconds, "mb": grown / 1e6}
 
 
 def refresh(url: str) -> dict[str, Any]:
@@ -157,7 +156,7 @@ def memory(url: str, days: int) -> dict[str, Any]:
         home = home_in(folder, "sqlite")
         before = process.memory_info().rss
         result = run(request, home, look)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     candles = sum(map(result.candles_of, result.series))
     return {
         "mb": (peak - before) / 1e6,

@@ -7,7 +7,6 @@ storage_large``.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -17,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.candle_tables import BEGIN_MS, MINUTE_MS, symbol, table
-from benchmarks.harness import Row, in_child
+from benchmarks.harness import Row, in_child, peak_bytes
 from benchmarks.storage_peers import frame, median_s
 
 SYMBOLS, MONTHS = 50, 24
 BATCH_ROWS = 30 * 1440
 """Candles of a symbol in one commit, about a month of them."""
-_PEAK_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def rows() -> list[Row]:
@@ -89,7 +87,7 @@ def build(folder: Path) -> dict[str, Any]:
 
     warm = DatasetKey.of("made", "spot", "1h")
     store.commit(warm, [Answer("A/B", Interval(0, 3_600_000), Candles.empty(), asked_ms=1)])
-    before, spent, early = _peak(), 0.0, 0
+    before, spent, early = peak_bytes(), 0.0, 0
     for month in range(MONTHS):
         for number in range(SYMBOLS):
             batch = [answer(number, month * BATCH_ROWS, BATCH_ROWS)]
@@ -97,7 +95,7 @@ def build(folder: Path) -> dict[str, Any]:
             store.commit(key, batch)
             spent += time.perf_counter() - begun
         if month == MONTHS // 10:
-            early = _peak() - before
+            early = peak_bytes() - before
     begun = time.perf_counter()
     store.fold(key)
     spent += time.perf_counter() - begun
@@ -105,7 +103,7 @@ def build(folder: Path) -> dict[str, Any]:
         "rows": SYMBOLS * MONTHS * BATCH_ROWS,
         "write_s": spent,
         "peak_early": early,
-        "peak": _peak() - before,
+        "peak": peak_bytes() - before,
         "size": store.path(key).stat().st_size,
     }
     end = MONTHS * BATCH_ROWS
@@ -116,7 +114,7 @@ def build(folder: Path) -> dict[str, Any]:
         store.commit(key, [answer(number, row, 1) for number in range(SYMBOLS)])
 
     found["append"] = median_s(append, 40)
-    found["peak_append"] = _peak() - before
+    found["peak_append"] = peak_bytes() - before
 
     def read(some: list[str], days: int | None) -> list[Any]:
         last = BEGIN_MS + end * MINUTE_MS
@@ -133,10 +131,6 @@ def build(folder: Path) -> dict[str, Any]:
         made = candles(SYMBOLS - 1, part.start, BATCH_ROWS)
         assert whole.iloc[part].to_numpy().tobytes() == np.ascontiguousarray(made.values).tobytes()
     return found
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT
 
 
 if __name__ == "__main__":
