@@ -31,7 +31,7 @@ def put_pro_file(folder: Path, data: Any) -> None:
     if real.exists():
         shutil.copy(real, folder / PRO_NAME)
     else:
-        data.save(folder / PRO_NAME)
+        data.replace(fetch_kwargs={}).save(folder / PRO_NAME)  # which says of nobody whose it is
 
 
 def test_the_page_runs_in_order(

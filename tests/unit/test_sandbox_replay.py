@@ -196,7 +196,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
     """The optional library is named with the way to get it."""
     (tmp_path / "binance_spot_1h_BTC-USDT.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(OptionError, match=r"backtester\[parquet\]"):
+    with pytest.raises(OptionError, match="pip install pyarrow"):
         ReplayMarket(tmp_path)
 
 

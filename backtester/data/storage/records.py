@@ -268,8 +268,15 @@ def lengthened(record: Record, newer: Candles) -> Record:
     """Put newer candles behind the tail."""
     if not len(newer):
         return record
-    width = newer.values.shape[1]
-    return replace(grown(record, newer), tail=record.tail + tail_of(newer), columns=width)
+    first, last = int(newer.open_time[0]), int(newer.open_time[-1])
+    return replace(
+        record,
+        tail=record.tail + tail_of(newer),
+        columns=newer.values.shape[1],
+        candles=record.candles + len(newer),
+        first_ms=first if record.first_ms is None else record.first_ms,
+        last_ms=last,
+    )
 
 
 def firsts(segments: Sequence[Segment]) -> NDArray[np.int64]:
@@ -325,7 +332,7 @@ def read_record(data: bytes, name: bytes) -> Record:
 def _consistent(record: Record, totals: tuple[int, int, int]) -> bool:
     """Tell whether all is in order and adds up, as in every record that we write."""
     spans, segments = record.coverage.spans, record.segments
-    times = record.tail_candles().open_time
+    times = np.frombuffer(record.tail, _row(record.columns))["time"]
     rows = sum(segment.rows for segment in segments) + len(times)
     begins = [segment.first for segment in segments] + times[:1].tolist()
     ends = [segment.last for segment in segments] + times[-1:].tolist()
