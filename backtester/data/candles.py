@@ -412,6 +412,10 @@ def faults(candles: Candles, timeframe: Timeframe) -> Iterator[tuple[str, NDArra
     negative = table[:, _VOLUME] < 0
     if negative.any():
         yield "has a negative volume", negative
+    told = table[:, len(COLUMNS) :]
+    odd = (told < 0) | np.isinf(told)  # NaN is what is not known
+    if odd.any():
+        yield "has a further column that is negative or infinite", np.asarray(odd.any(axis=1))
 
 
 def _in_order(

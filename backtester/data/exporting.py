@@ -216,7 +216,7 @@ def _write_duckdb(
         database.execute(f"COMMENT ON TABLE candles IS '{key}: {units}'")
         for symbol, table in tables:
             wide = table.widened(len(names))
-            batch = _arrow(wide, _origin(key, symbol))  # noqa: F841 - DuckDB finds it by name
+            database.register("batch", _arrow(wide, _origin(key, symbol)))
             database.execute("INSERT INTO candles SELECT ?, * FROM batch", [symbol])
     return path
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtester.data.candles import Candles, Revision, Series
+from backtester.data.candles import Candles, Revision, Series, check
+from backtester.data.errors import CandleError
 from backtester.data.model import Coverage, Interval, Served, Span
 from backtester.data.storage.verifying import problems_of
 from tests.support.builders import H1, HOUR, KEY, START, answer, candles_at, hours, span_of_hours
@@ -40,6 +41,19 @@ def test_a_sound_series_has_no_problem() -> None:
 def test_a_broken_candle_is_named(column: int, value: float, what: str) -> None:
     """With its time and the rule it breaks."""
     assert found(changed(3, column, value)) == [(span_of_hours(4, 1), f"a candle {what}")]
+
+
+@pytest.mark.parametrize("value", [-1.0, np.inf])
+def test_a_further_column_is_checked_too(value: float) -> None:
+    """It may be unknown, but neither negative nor infinite; a page with such is no page."""
+    table = candles_at(hours(0, 3), extras=4)
+    values = table.values.copy()
+    values[0, 6] = np.nan
+    whole = span_of_hours(0, 3)
+    assert len(check(table.open_time, values, H1, whole)) == 3
+    values[1, 6] = value
+    with pytest.raises(CandleError, match=r"01:00.* further column"):
+        check(table.open_time, values, H1, whole)
 
 
 def test_neighbours_are_one_problem() -> None:
