@@ -40,9 +40,17 @@ def home_in(
     OptionError
         There is no such form.
     StorageError
-        There is something there that is not a folder.
+        There is something there that is not a folder, or there can be none.
     """
-    return _home(data_directory(data_dir).absolute(), Storage.parse(storage))
+    folder = data_directory(data_dir)
+    try:
+        return _home(folder.absolute(), Storage.parse(storage))
+    except OSError as error:  # its name is too long, or a relative one starts from nowhere
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"the data directory {folder} cannot be reached: {reason}",
+            path=str(folder), reason=reason,
+        ) from error  # fmt: skip
 
 
 @lru_cache(maxsize=64)

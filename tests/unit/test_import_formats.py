@@ -721,3 +721,10 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe.csv", tmp_path / "missing.csv", tmp_path / "empty"):
         with pytest.raises(OptionError, match=str(path)):
             files_in(path)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "x" * 300], ids=["empty", "null byte", "too long"])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    """An empty variable of a shell script must not import the current directory."""
+    with pytest.raises(OptionError, match=r"cannot import (''|.+): "):
+        files_in(path)

@@ -9,7 +9,7 @@ import platformdirs
 import pytest
 
 from backtester.data import settings
-from backtester.data.errors import OptionError
+from backtester.data.errors import OptionError, StorageError
 from backtester.data.home import home_in
 from backtester.data.settings import (
     DATA_DIR_VARIABLE,
@@ -99,3 +99,21 @@ def test_what_is_no_directory_is_refused(wrong: object) -> None:
     """A data directory that cannot be one is an error, never the current directory."""
     with pytest.raises(OptionError, match="is not a data directory"):
         data_directory(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("storage", ["auto", "sqlite"])
+def test_a_directory_out_of_reach_is_told(tmp_path: Path, storage: str) -> None:
+    """A name no file system takes is an error of ours that names it."""
+    with pytest.raises(StorageError, match="xx cannot be reached: File name too long"):
+        home_in(tmp_path / ("x" * 300), storage)
+
+
+def test_a_relative_directory_of_nowhere_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current directory may have been deleted under a running program."""
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StorageError, match="data directory candles cannot be reached"):
+        home_in("candles")

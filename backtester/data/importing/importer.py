@@ -117,7 +117,7 @@ def import_data(
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not given:
         raise OptionError("name at least one file to import")
-    files = list(dict.fromkeys(file for path in given for file in files_in(Path(path))))
+    files = list(dict.fromkeys(file for path in given for file in files_in(path)))
     begun = time.monotonic()
     work = _Import(
         home_in(data_dir, storage),

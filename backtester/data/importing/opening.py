@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import os
 import stat
 import zipfile
 import zlib
@@ -67,7 +68,7 @@ def unreadable(where: str, reason: str) -> CorruptDatasetError:
     return CorruptDatasetError(f"{where} cannot be imported: {reason}", path=where, reason=reason)
 
 
-def files_in(path: Path) -> list[Path]:
+def files_in(given: str | os.PathLike[str]) -> list[Path]:
     """List what to import of a path: the file itself, or those of a folder with known suffixes.
 
     Raises
@@ -75,10 +76,14 @@ def files_in(path: Path) -> list[Path]:
     OptionError
         There is nothing, or it is neither a file nor a folder.
     """
+    if not os.fspath(given):  # which `Path` would take for the current directory
+        raise OptionError("cannot import '': name a file or a folder", value="")
+    path = Path(given)
     try:
         mode = path.stat().st_mode
-    except OSError as error:
-        raise OptionError(f"cannot import {path}: {error.strerror}", value=str(path)) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"cannot import {path}: {reason}", value=str(path)) from error
     if stat.S_ISREG(mode):
         return [path]
     if not stat.S_ISDIR(mode):  # a pipe would wait, a device never end
