@@ -19,6 +19,7 @@ from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import binance_coinm_payloads as coinm
 from backtester.data.sandbox.dialects import binance_payloads as payloads
+from backtester.data.sandbox.dialects.common import Rejected, web_page
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
 __all__ = ["CCXT_PATHS", "WEIGHT_LIMITS", "Binance", "make"]
@@ -63,12 +64,6 @@ _SYMBOL: Final = re.compile(r"[A-Z0-9_.-]{1,20}\Z")
 _ASK: Final = (
     "Please use WebSocket Streams for live updates to avoid polling the API."  # as Binance puts it
 )
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, code: int, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.reply = Reply(status, orjson.dumps({"code": code, "msg": message}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +151,7 @@ class Binance:
     def answer(self, call: Call, now_ms: int) -> Reply:
         try:
             return self._endpoints.get(_endpoint(call), _unknown_path)(call, now_ms)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             return rejected.reply
 
     # ----------------------------------------------------------------- failures
@@ -182,8 +177,7 @@ class Binance:
                 "in the terms of use."
             )
             return _error(451, 0, message)
-        page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
-        return Reply(status, page.encode(), content_type="text/html")
+        return web_page(status)
 
     def disconnected(self) -> Reply:
         message = "Internal error; unable to process your request. Please try again."
@@ -213,7 +207,7 @@ class Binance:
             raise _invalid_interval()
         limit = _whole(call, "limit")
         if limit == 0:
-            raise _Rejected(-1130, "Data sent for parameter 'limit' is not valid.")
+            raise _rejected(-1130, "Data sent for parameter 'limit' is not valid.")
         question = _Question(
             call.family,
             listing,
@@ -261,7 +255,7 @@ class Binance:
             raise _illegal("symbol", "^[A-Z0-9-_.]{1,20}$")
         listing = self._listings[call.family].get(market_id)
         if listing is None or not listing.known_at(now_ms):
-            raise _Rejected(-1121, "Invalid symbol.")
+            raise _rejected(-1121, "Invalid symbol.")
         return listing
 
     # ----------------------------------------------------------------- listings
@@ -318,6 +312,10 @@ def _error(status: int, code: int, message: str, retry_after_s: int | None = Non
     return Reply(status, orjson.dumps({"code": code, "msg": message}), headers=headers)
 
 
+def _rejected(code: int, message: str) -> Rejected:
+    return Rejected(_error(400, code, message))
+
+
 def _endpoint(call: Call) -> str:
     return call.path.split("/", 3)[3]
 
@@ -332,7 +330,7 @@ def _unknown_path(call: Call, now_ms: int) -> Reply:
 def _required(call: Call, name: str) -> str:
     value = call.params.get(name, "")
     if not value:
-        raise _Rejected(
+        raise _rejected(
             -1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed."
         )
     return value
@@ -358,16 +356,16 @@ def _bounds(call: Call) -> tuple[int | None, int | None]:
     if end - start > longest:
         hours = longest // 3_600_000
         message = f"Lookup interval is too big. More than {hours} hours between startTime and"
-        raise _Rejected(-1127, f"{message} endTime.")
+        raise _rejected(-1127, f"{message} endTime.")
     return start, end
 
 
-def _invalid_interval() -> _Rejected:
-    return _Rejected(-1120, "Invalid interval.")
+def _invalid_interval() -> Rejected:
+    return _rejected(-1120, "Invalid interval.")
 
 
-def _illegal(name: str, legal: str) -> _Rejected:
-    return _Rejected(
+def _illegal(name: str, legal: str) -> Rejected:
+    return _rejected(
         -1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'."
     )
 

@@ -18,7 +18,7 @@ from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import bitget_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest
 
 __all__ = ["Bitget", "make"]
@@ -52,12 +52,6 @@ _GRANULARITIES: Final = {
         **_UTC,
     },
 }
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.reply = _error(code, message, 400)
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Bitget:
@@ -128,7 +122,7 @@ class Bitget:
     def answer(self, call: Call, now_ms: int) -> Reply:
         try:
             return self._endpoints[call.family](call, now_ms)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             return rejected.reply
 
     # ----------------------------------------------------------------- failures
@@ -182,11 +176,11 @@ class Bitget:
         listing = self._listing(call, now_ms)
         timeframe = _GRANULARITIES[_part(call)].get(call.params.get("granularity", ""))
         if timeframe is None:
-            raise _Rejected("40020", "Parameter granularity error")
+            raise Rejected(_wrong("granularity"))
         try:
             bars = self._bars(call, listing, timeframe, now_ms)
         except UnknownTimeframeError:  # the market has no such candles
-            raise _Rejected("40020", "Parameter granularity error") from None
+            raise Rejected(_wrong("granularity")) from None
         rows = payloads.rows(bars, spot=_part(call) == "spot")
         page = Page(listing.symbol, timeframe)
         return replace(_ok(rows, now_ms), page=page, rows=len(rows))
@@ -198,8 +192,8 @@ class Bitget:
         Spot's history knows no `startTime` at all.
         """
         endpoint = call.family.rsplit("/", 1)[1]
-        limit = min(max(_whole(call, "limit") or _DEFAULT_LIMIT, 1), _MOST_ROWS[endpoint])
-        start, end = _whole(call, "startTime"), _whole(call, "endTime")
+        limit = min(max(whole(call, "limit", _wrong) or _DEFAULT_LIMIT, 1), _MOST_ROWS[endpoint])
+        start, end = whole(call, "startTime", _wrong), whole(call, "endTime", _wrong)
         last = now_ms if endpoint == "candles" else timeframe.floor(now_ms) - 1
         last = last if end is None else min(last, end - 1)
         if _part(call) == "mix":
@@ -223,9 +217,9 @@ class Bitget:
         market_id = call.params.get("symbol", "")
         listing = self._listings[_part(call)].get(market_id)
         if listing is None or not listing.known_at(now_ms):
-            raise _Rejected("40034", f"Parameter {market_id} does not exist")
+            raise Rejected(_error("40034", f"Parameter {market_id} does not exist"))
         if not listing.trading_at(now_ms):
-            raise _Rejected("40309", "The symbol has been removed")
+            raise Rejected(_error("40309", "The symbol has been removed"))
         return listing
 
 
@@ -241,16 +235,8 @@ def _recent_from(timeframe: Timeframe, now_ms: int) -> int:
 
 def _require_short(start: int | None, end: int | None) -> None:
     if start is not None and end is not None and end - start > _LONGEST_MS:
-        raise _Rejected("00001", "startTime and endTime interval cannot be greater than 90 days")
-
-
-def _whole(call: Call, name: str) -> int | None:
-    text = call.params.get(name, "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise _Rejected("40020", f"Parameter {name} error")
-    return int(text)
+        message = "startTime and endTime interval cannot be greater than 90 days"
+        raise Rejected(_error("00001", message))
 
 
 def _ok(data: Any, now_ms: int) -> Reply:
@@ -261,5 +247,9 @@ def _body(data: Any, now_ms: int) -> bytes:
     return orjson.dumps({"code": "00000", "msg": "success", "requestTime": now_ms, "data": data})
 
 
-def _error(code: str, message: str, status: int) -> Reply:
+def _wrong(parameter: str) -> Reply:
+    return _error("40020", f"Parameter {parameter} error")
+
+
+def _error(code: str, message: str, status: int = 400) -> Reply:
     return reply({"code": code, "msg": message, "requestTime": 0, "data": None}, status)

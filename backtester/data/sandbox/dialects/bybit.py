@@ -18,7 +18,7 @@ from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import bybit_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
 __all__ = ["Bybit", "make"]
@@ -41,12 +41,6 @@ _INTERVALS: Final = {
 }
 _DEFAULT_LIMIT: Final = 200
 _MOST_ROWS: Final = 1000
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Bybit:
@@ -114,9 +108,8 @@ class Bybit:
             return web_page(404)
         try:
             return endpoint(call, now_ms)
-        except _Rejected as rejected:
-            # Errors come with status 200; only the code in the body tells.
-            return _error(rejected.code, rejected.message, now_ms)
+        except Rejected as rejected:
+            return rejected.reply
 
     # ----------------------------------------------------------------- failures
 
@@ -124,7 +117,7 @@ class Bybit:
         return {"X-Bapi-Limit": str(self._limit), "X-Bapi-Limit-Status": str(self._limit - used)}
 
     def limited(self, call: Call, retry_after_s: int) -> Reply:
-        return _error(10006, "Too many visits. Exceeded the API Rate Limit.", 0)
+        return _error(10006, "Too many visits. Exceeded the API Rate Limit.")
 
     def banned(self, until_ms: int, retry_after_s: int) -> Reply:
         # It does not say until when: ten minutes at least, by the page named above.
@@ -135,7 +128,7 @@ class Bybit:
 
     def disconnected(self) -> Reply:
         # The wording that ccxt knows as RequestTimeout.
-        return _error(10016, "Request timeout, please try again later", 0)
+        return _error(10016, "Request timeout, please try again later")
 
     def maintenance(self) -> Reply:
         return web_page(503)
@@ -183,11 +176,11 @@ class Bybit:
         category, listing = _category(call), self._listing(call, now_ms)
         timeframe = _INTERVALS.get(call.params.get("interval", ""))
         if timeframe is None:
-            raise _Rejected(10001, "Invalid period!")
+            raise Rejected(_error(10001, "Invalid period!"))
         try:
             bars = self._bars(call, listing, timeframe, now_ms)
         except UnknownTimeframeError:  # the market has no such candles
-            raise _Rejected(10001, "Invalid period!") from None
+            raise Rejected(_error(10001, "Invalid period!")) from None
         rows = payloads.rows(bars)[::-1]
         result = {"symbol": call.params["symbol"], "category": category, "list": rows}
         page = Page(listing.symbol, timeframe)
@@ -199,8 +192,8 @@ class Bybit:
         The candle that contains `start` is shown, and what opens at `end`.
         """
         # Whether a start of 0 counts is not known (issue 186 sends 9999): nobody shall rely on it.
-        start, end = _whole(call, "start"), _whole(call, "end")
-        limit = min(max(_whole(call, "limit") or _DEFAULT_LIMIT, 1), _MOST_ROWS)
+        start, end = whole(call, "start", _invalid), whole(call, "end", _invalid)
+        limit = min(max(whole(call, "limit", _invalid) or _DEFAULT_LIMIT, 1), _MOST_ROWS)
         first = timeframe.floor(start) if start else 0
         last = min(now_ms, now_ms if end is None else end)
         interval = Interval(first, max(last, first) + 1)
@@ -214,24 +207,15 @@ class Bybit:
     def _listing(self, call: Call, now_ms: int) -> Listing:
         listing = self._listings[_category(call)].get(call.params.get("symbol", ""))
         if listing is None or not listing.trading_at(now_ms):
-            raise _Rejected(10001, "Not supported symbols")
+            raise Rejected(_error(10001, "Not supported symbols"))
         return listing
 
 
 def _category(call: Call) -> str:
     category = call.params.get("category", "linear")  # the documented default
     if category not in _TYPES:
-        raise _Rejected(10001, "params error: Category is invalid")
+        raise Rejected(_invalid("Category"))
     return category
-
-
-def _whole(call: Call, name: str) -> int | None:
-    text = call.params.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise _Rejected(10001, f"params error: {name} is invalid")
-    return int(text)
 
 
 def _ok(result: Mapping[str, Any], now_ms: int, *, tells_time: bool = False) -> Reply:
@@ -244,7 +228,10 @@ def _body(result: Mapping[str, Any], now_ms: int) -> bytes:
     )
 
 
-def _error(code: int, message: str, now_ms: int) -> Reply:
-    return reply(
-        {"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}, "time": now_ms}
-    )
+def _invalid(parameter: str) -> Reply:
+    return _error(10001, f"params error: {parameter} is invalid")
+
+
+def _error(code: int, message: str) -> Reply:
+    """Give an error: its status is 200, only the code in the body says that it is one."""
+    return reply({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}, "time": 0})

@@ -17,7 +17,7 @@ import orjson
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import coinbase_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page
 from backtester.data.sandbox.source import Listing, MarketSource
 
 __all__ = ["MOST_CANDLES", "Coinbase", "make"]
@@ -40,12 +40,6 @@ _GRANULARITIES: Final = {
     "ONE_DAY": Timeframe(1, "d"),
 }
 _SECONDS: Final = re.compile(r"[0-9]{1,11}\Z")
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, status: int, error: str, details: str) -> None:
-        super().__init__(details)
-        self.reply = reply({"error": error, "error_details": details, "message": details}, status)
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Coinbase:
@@ -104,7 +98,7 @@ class Coinbase:
             return reply({"errors": [{"id": "not_found", "message": "Not found"}]}, 404)
         try:
             return endpoint(call, now_ms)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             return rejected.reply
 
     # ----------------------------------------------------------------- failures
@@ -150,7 +144,7 @@ class Coinbase:
     def _candles(self, call: Call, now_ms: int) -> Reply:
         listing = self._products.get(_product_of(call))
         if listing is None or not _shown(listing, now_ms):
-            raise _Rejected(404, "NOT_FOUND", "valid product_id is required")
+            raise _refused(404, "NOT_FOUND", "valid product_id is required")
         timeframe = _GRANULARITIES.get(call.params.get("granularity", ""))
         if timeframe is None:
             raise _invalid("granularity argument is invalid")
@@ -201,8 +195,12 @@ def _seconds(call: Call, name: str) -> int:
     return int(text)
 
 
-def _invalid(details: str) -> _Rejected:
-    return _Rejected(400, "INVALID_ARGUMENT", details)
+def _invalid(details: str) -> Rejected:
+    return _refused(400, "INVALID_ARGUMENT", details)
+
+
+def _refused(status: int, error: str, details: str) -> Rejected:
+    return Rejected(reply({"error": error, "error_details": details, "message": details}, status))
 
 
 def _failed(status: int, name: str, message: str) -> Reply:

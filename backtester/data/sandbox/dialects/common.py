@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import orjson
 
-from backtester.data.sandbox.dialects import Reply
+from backtester.data.sandbox.dialects import Call, Reply
 from backtester.data.sandbox.source import Bars
 
-__all__ = ["columns_of_text", "decimal_text", "reply", "web_page"]
+__all__ = ["Rejected", "columns_of_text", "decimal_text", "reply", "web_page", "whole"]
+
+
+class Rejected(Exception):  # noqa: N818 - control flow, never seen outside
+    """A call that the exchange refuses; `reply` is what it answers."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+def whole(call: Call, name: str, refuse: Callable[[str], Reply], *, digits: int = 15) -> int | None:
+    """Read a parameter that is a whole number; None where it is missing.
+
+    Raises
+    ------
+    Rejected
+        With the reply that `refuse` gives for the parameter's name.
+    """
+    text = call.params.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= digits):
+        raise Rejected(refuse(name))
+    return int(text)
 
 
 def reply(payload: object, status: int = 200, *, tells_time: bool = False) -> Reply:

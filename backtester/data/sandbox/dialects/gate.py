@@ -17,7 +17,7 @@ from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import gate_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
 __all__ = ["Gate", "make"]
@@ -40,12 +40,6 @@ _MOST_POINTS: Final = {"spot": 1000, "futures": 2000, "delivery": 2000}
 _DEFAULT_LIMIT: Final = 100
 _REACH: Final = 10_000
 """Points ago that a spot window may begin."""
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, label: str, message: str) -> None:
-        super().__init__(message)
-        self.reply = _error(400, label, message)
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Gate:
@@ -116,7 +110,7 @@ class Gate:
             return web_page(404)
         try:
             return endpoint(call, now_ms)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             return rejected.reply
 
     # ----------------------------------------------------------------- failures
@@ -182,11 +176,11 @@ class Gate:
         kind, listing = _kind(call), self._listing(call, now_ms)
         timeframe = _INTERVALS.get(call.params.get("interval", ""))
         if timeframe is None:
-            raise _Rejected("INVALID_PARAM_VALUE", "Invalid interval")
+            raise _invalid("Invalid interval")
         try:
             bars = self._bars(call, listing, timeframe, now_ms)
         except UnknownTimeframeError:  # the market has no such candles
-            raise _Rejected("INVALID_PARAM_VALUE", "Invalid interval") from None
+            raise _invalid("Invalid interval") from None
         if kind == "spot":
             rows: list[Any] = payloads.spot_rows(bars, timeframe, now_ms)
         else:
@@ -196,11 +190,9 @@ class Gate:
 
     def _bars(self, call: Call, listing: Listing, timeframe: Timeframe, now_ms: int) -> Bars:
         """Both bounds count; without them the newest `limit` come, with them it is refused."""
-        start, end = _seconds(call, "from"), _seconds(call, "to")
-        limit = _seconds(call, "limit")
+        start, end, limit = (_whole(call, name) for name in ("from", "to", "limit"))
         if limit is not None and (start is not None or end is not None):
-            message = "limit conflicts with from and to"
-            raise _Rejected("INVALID_PARAM_VALUE", message)
+            raise _invalid("limit conflicts with from and to")
         most = _MOST_POINTS[_kind(call)]
         last = now_ms if end is None else min(end * 1000, now_ms)
         if start is None:
@@ -219,10 +211,10 @@ class Gate:
         kind = _kind(call)
         if _MOST_POINTS[kind] * timeframe.typical_ms <= last - first:
             message = f"Too many points requested. Maximum {_MOST_POINTS[kind]} points are allowed"
-            raise _Rejected("INVALID_PARAM_VALUE", message)
+            raise _invalid(message)
         if kind == "spot" and first < timeframe.next(now_ms, 1 - _REACH):
             message = f"Candlestick too long ago. Maximum {_REACH} points ago are allowed"
-            raise _Rejected("INVALID_PARAM_VALUE", message)
+            raise _invalid(message)
 
     def _trading(self, kind: str, now_ms: int) -> list[Listing]:
         return [item for item in self._listings[kind].values() if item.trading_at(now_ms)]
@@ -233,8 +225,9 @@ class Gate:
         if listing is not None and listing.known_at(now_ms):
             return listing
         if kind == "spot":
-            raise _Rejected("INVALID_CURRENCY_PAIR", f"Invalid currency pair {market_id}")
-        raise _Rejected("CONTRACT_NOT_FOUND", "")
+            message = f"Invalid currency pair {market_id}"
+            raise Rejected(_error(400, "INVALID_CURRENCY_PAIR", message))
+        raise Rejected(_error(400, "CONTRACT_NOT_FOUND", ""))
 
 
 def _kind(call: Call) -> str:
@@ -249,13 +242,12 @@ def _nothing(call: Call, now_ms: int) -> Reply:
     return reply([])
 
 
-def _seconds(call: Call, name: str) -> int | None:
-    text = call.params.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise _Rejected("INVALID_PARAM_VALUE", f"Invalid parameter {name}")
-    return int(text)
+def _whole(call: Call, name: str) -> int | None:
+    return whole(call, name, lambda name: _invalid(f"Invalid parameter {name}").reply, digits=11)
+
+
+def _invalid(message: str) -> Rejected:
+    return Rejected(_error(400, "INVALID_PARAM_VALUE", message))
 
 
 def _error(status: int, label: str, message: str) -> Reply:

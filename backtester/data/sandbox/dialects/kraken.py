@@ -17,7 +17,7 @@ import orjson
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import kraken_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest
 
 __all__ = ["DEPTH", "Kraken", "make"]
@@ -34,10 +34,6 @@ _INTERVALS: Final = {
     **{str(days * 1440): Timeframe(days, "d") for days in (1, 7, 15)},
 }
 _NUMBER: Final = re.compile(r"[0-9]{1,19}(\.[0-9]*)?\Z")
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    pass
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Kraken:
@@ -101,8 +97,8 @@ class Kraken:
             return _error("EGeneral:Unknown method")
         try:
             return endpoint(call, now_ms)
-        except _Rejected as rejected:
-            return _error(str(rejected))
+        except Rejected as rejected:
+            return rejected.reply
 
     # ----------------------------------------------------------------- failures
 
@@ -147,7 +143,7 @@ class Kraken:
         timeframe = _INTERVALS.get(call.params.get("interval", "1"))
         since = call.params.get("since", "0")
         if timeframe is None or not _NUMBER.match(since):
-            raise _Rejected("EGeneral:Invalid arguments")
+            raise Rejected(_error("EGeneral:Invalid arguments"))
         rows = self._newest(listing, timeframe, now_ms)
         # `since` is exclusive and only filters; the forming candle comes whatever it says.
         shown = [row for row in rows[:-1] if row[0] > float(since)] + rows[-1:]
@@ -171,7 +167,7 @@ class Kraken:
     def _asked(self, name: str, now_ms: int) -> tuple[str, Listing]:
         pair = self._names.get(name)
         if pair is None or not self._listings[pair].trading_at(now_ms):
-            raise _Rejected("EQuery:Unknown asset pair")
+            raise Rejected(_error("EQuery:Unknown asset pair"))
         return pair, self._listings[pair]
 
     # ----------------------------------------------------------------- listings and tickers

@@ -7,7 +7,6 @@ answer of `symbols`, issues 350 and 373 of Kucoin/kucoin-api-docs for the weeks,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,7 +16,7 @@ import orjson
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import kucoin_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
 from backtester.data.sandbox.source import Listing, MarketSource, newest
 
 __all__ = ["KuCoin", "make"]
@@ -35,7 +34,6 @@ _WEIGHTS: Final = {
     f"{_FUTURES}v1/contracts/active": 3,
     f"{_FUTURES}v1/kline/query": 3,
 }
-_NUMBER: Final = re.compile(r"[0-9]{1,16}\Z")
 
 _MINUTES = {str(n): Timeframe(n, "m") for n in (1, 5, 15, 30)}
 _HOURS = {n: Timeframe(n, "h") for n in (1, 2, 4, 6, 8, 12)}
@@ -74,10 +72,6 @@ _HOSTS: Final = {
     _SPOT: _Klines(("type", "startAt", "endAt"), _TYPES, 1000, False, 1500),
     _FUTURES: _Klines(("granularity", "from", "to"), _GRANULARITIES, 1, True, 500),
 }
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    pass
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> KuCoin:
@@ -141,8 +135,8 @@ class KuCoin:
             return _error(404, "404000", "Url Not Found")
         try:
             return endpoint(call, now_ms)
-        except _Rejected as rejected:
-            return _error(200, "400100", str(rejected))
+        except Rejected as rejected:
+            return rejected.reply
 
     # ----------------------------------------------------------------- failures
 
@@ -186,11 +180,11 @@ class KuCoin:
         assert host is not None, "the server asks for paths of a family only"
         rules, listing = _HOSTS[host], self._listings[host].get(call.params.get("symbol", ""))
         if listing is None or not listing.trading_at(now_ms):
-            raise _Rejected("This pair is not provided at present")
+            raise Rejected(_refused("This pair is not provided at present"))
         timeframe_name, start_name, end_name = rules.names
         timeframe = rules.timeframes.get(call.params.get(timeframe_name, ""))
         if timeframe is None:
-            raise _Rejected("Incorrect candlestick type")
+            raise Rejected(_refused("Incorrect candlestick type"))
         start = _whole(call, start_name, 0) * rules.unit_ms
         end = _whole(call, end_name, now_ms // rules.unit_ms + 1) * rules.unit_ms
         window = Interval(start, max(end + rules.end_counts, start + 1))
@@ -238,6 +232,10 @@ def _data(data: object) -> Reply:
     return reply({"code": "200000", "data": data})
 
 
+def _refused(message: str) -> Reply:
+    return _error(200, "400100", message)
+
+
 def _error(status: int, code: str, message: str) -> Reply:
     return reply({"code": code, "msg": message}, status)
 
@@ -247,7 +245,5 @@ def _host_of(path: str) -> str | None:
 
 
 def _whole(call: Call, name: str, default: int) -> int:
-    text = call.params.get(name, str(default))
-    if not _NUMBER.match(text):
-        raise _Rejected(f"{name} is invalid")
-    return int(text)
+    found = whole(call, name, lambda name: _refused(f"{name} is invalid"), digits=16)
+    return default if found is None else found

@@ -17,7 +17,7 @@ from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import mexc_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
 __all__ = ["Mexc", "make"]
@@ -45,12 +45,6 @@ _INTERVALS: Final = {
     },
 }
 _MOST_ROWS: Final = {"spot": 500, "contract": 2000}
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, family: str, code: int, message: str) -> None:
-        super().__init__(message)
-        self.reply = _error(family, 400, code, message)
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Mexc:
@@ -120,7 +114,7 @@ class Mexc:
             return web_page(404)
         try:
             return endpoint(call, now_ms)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             return rejected.reply
 
     # ----------------------------------------------------------------- failures
@@ -226,8 +220,8 @@ class Mexc:
         if listing is not None and listing.trading_at(now_ms):
             return listing
         if call.family == "spot":
-            raise _Rejected("spot", -1121, "Invalid symbol.")
-        raise _Rejected("contract", 1001, "Contract does not exist")
+            raise Rejected(_error("spot", 400, -1121, "Invalid symbol."))
+        raise Rejected(_error("contract", 400, 1001, "Contract does not exist"))
 
 
 def _endpoint(call: Call) -> str:
@@ -251,17 +245,16 @@ def _bound(call: Call, spot: str, contract: str) -> int | None:
 
 
 def _whole(call: Call, name: str) -> int | None:
-    text = call.params.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise _Rejected(call.family, -1100, f"Illegal characters found in parameter '{name}'")
-    return int(text)
+    def refuse(name: str) -> Reply:
+        message = f"Illegal characters found in parameter '{name}'"
+        return _error(call.family, 400, -1100, message)
+
+    return whole(call, name, refuse)
 
 
-def _invalid_interval(call: Call) -> _Rejected:
+def _invalid_interval(call: Call) -> Rejected:
     code = -1121 if call.family == "spot" else 600
-    return _Rejected(call.family, code, "Invalid interval.")
+    return Rejected(_error(call.family, 400, code, "Invalid interval."))
 
 
 def _ok(data: object, *, tells_time: bool = False) -> Reply:

@@ -18,7 +18,7 @@ from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
 from backtester.data.sandbox.dialects import okx_payloads as payloads
-from backtester.data.sandbox.dialects.common import reply, web_page
+from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest
 
 __all__ = ["MOST_ROWS", "Okx", "make"]
@@ -52,12 +52,6 @@ _RECENT: Final = 1440
 """How many of the newest candles `candles` reaches, the forming one included."""
 MOST_ROWS: dict[str, int] = {"market/candles": 300, "market/history-candles": 300}
 """Of a page, by endpoint; 100 for the history in older descriptions."""
-
-
-class _Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.reply = _error(code, message)
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Okx:
@@ -116,7 +110,7 @@ class Okx:
     def answer(self, call: Call, now_ms: int) -> Reply:
         try:
             return self._endpoints[call.family](call, now_ms)
-        except _Rejected as rejected:
+        except Rejected as rejected:
             return rejected.reply
 
     # ----------------------------------------------------------------- failures
@@ -165,14 +159,14 @@ class Okx:
     def _candles(self, call: Call, now_ms: int) -> Reply:
         listing = self._listings.get(call.params.get("instId", ""))
         if listing is None or not listing.trading_at(now_ms):
-            raise _Rejected("51001", "Instrument ID or Spread ID doesn't exist.")
+            raise Rejected(_error("51001", "Instrument ID or Spread ID doesn't exist."))
         timeframe = _BARS.get(call.params.get("bar", "1m"))
         if timeframe is None:
-            raise _Rejected("51000", "Parameter bar error")
+            raise Rejected(_wrong("bar"))
         try:
             bars = self._bars(call, listing, timeframe, now_ms)
         except UnknownTimeframeError:  # the market has no such candles
-            raise _Rejected("51000", "Parameter bar error") from None
+            raise Rejected(_wrong("bar")) from None
         rows = payloads.rows(bars, listing, timeframe.floor(now_ms))[::-1]
         return replace(_ok(rows), page=Page(listing.symbol, timeframe), rows=len(rows))
 
@@ -181,8 +175,8 @@ class Okx:
 
         The recent endpoint ends after some candles, the one for history before the forming one.
         """
-        limit = min(max(_whole(call, "limit") or _DEFAULT_LIMIT, 1), MOST_ROWS[call.family])
-        before, after = _whole(call, "before"), _whole(call, "after")
+        limit = min(max(whole(call, "limit", _wrong) or _DEFAULT_LIMIT, 1), MOST_ROWS[call.family])
+        before, after = whole(call, "before", _wrong), whole(call, "after", _wrong)
         recent = call.family == "market/candles"
         first = 0 if before is None else before + 1
         last = now_ms if recent else timeframe.floor(now_ms) - 1
@@ -197,18 +191,9 @@ class Okx:
     def _trading(self, call: Call, now_ms: int) -> list[Listing]:
         kinds = _TYPES.get(call.params.get("instType", ""))
         if kinds is None:
-            raise _Rejected("51000", "Parameter instType error")
+            raise Rejected(_wrong("instType"))
         known = self._listings.values()
         return [item for item in known if item.market.type in kinds and item.trading_at(now_ms)]
-
-
-def _whole(call: Call, name: str) -> int | None:
-    text = call.params.get(name, "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise _Rejected("51000", f"Parameter {name} error")
-    return int(text)
 
 
 def _ok(data: list[Any], *, tells_time: bool = False) -> Reply:
@@ -217,6 +202,10 @@ def _ok(data: list[Any], *, tells_time: bool = False) -> Reply:
 
 def _body(data: list[Any]) -> bytes:
     return orjson.dumps({"code": "0", "msg": "", "data": data})
+
+
+def _wrong(parameter: str) -> Reply:
+    return _error("51000", f"Parameter {parameter} error")
 
 
 def _error(code: str, message: str, status: int = 200) -> Reply:
