@@ -43,14 +43,18 @@ def said(code: str) -> str:
     return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
-def test_one_class_brings_no_other() -> None:
+@pytest.mark.parametrize(
+    "asked", [["kraken"], ["kraken", "kraken", "okx"]], ids=["once", "by fetch after fetch"]
+)
+def test_a_class_brings_no_other(asked: list[str]) -> None:
     """What costs the time is not imported: ccxt's packages, and a hundred exchanges."""
     loaded = said(
-        ALONE + "assert exchange_class('kraken').__name__ == 'kraken'\n"
-        "import sys; print([m for m in sys.modules if m.startswith('ccxt.async_support.')"
-        " and m.count('.') == 2 and not m.endswith('.base')], 'ccxt.kraken' in sys.modules)"
+        ALONE + f"assert [exchange_class(one).__name__ for one in {asked}] == {asked}\n"
+        "import sys; print([m.removeprefix('ccxt.async_support.') for m in sys.modules"
+        " if m.startswith('ccxt.async_support.') and m.count('.') == 2"
+        " and not m.endswith('.base')], 'ccxt.kraken' in sys.modules)"
     )
-    assert loaded == "['ccxt.async_support.kraken'] False"
+    assert loaded == f"{list(dict.fromkeys(asked))} False"
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,7 @@ def ordinary() -> dict[str, dict[str, str]]:
     [
         ALONE + "exchange_class('binanceusdm')",
         ALONE + "exchange_class('okx'); from ccxt.async_support.kraken import kraken",
+        ALONE + "exchange_class('okx'); exchange_class('okx'); exchange_class('kraken')",
         ALONE + "exchange_class('okx'); from ccxt import *; import ccxt.pro",
         "import ccxt\n" + ALONE + "exchange_class('okx')",
         ALONE + "assert exchange_class('nonesuch') is None; exchange_class('okx')",

@@ -36,7 +36,8 @@ _submodules: dict[str, dict[str, ModuleType]] = {}
 
 def exchange_class(exchange_id: str) -> Any:
     """Give ccxt's asynchronous class of an exchange; None when it has none of that id."""
-    if "ccxt.async_support" not in sys.modules and exchange_id.isidentifier():
+    package = sys.modules.get("ccxt.async_support")
+    if (package is None or isinstance(package, _Unexecuted)) and exchange_id.isidentifier():
         found = _alone(exchange_id)
         if found is not None:
             return found
