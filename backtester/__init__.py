@@ -1,8 +1,8 @@
-"""Candles of crypto exchanges as VectorBT data: fetched whole, cached, checked.
+"""Crypto exchange candles as VectorBT data: complete, checked and cached.
 
 ``from backtester import vbt`` gives VectorBT: VectorBT PRO where it is installed,
 otherwise open-source VectorBT with `Data.pull`, `merge`, `select` and the like added.
-It is imported then, and not before: that takes seconds.
+VectorBT takes seconds to import, so it is imported only when `vbt` is first used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["vbt"]
 
 vbt: Any
 
-# A library's warnings are for its user's handlers; without any, Python would print them.
+# Logging is the application's to configure; without a handler Python would print warnings.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 

@@ -1,7 +1,7 @@
-"""Candles of crypto exchanges as VectorBT data.
+"""Crypto exchange candles as VectorBT data.
 
-The names below are the package's public face; each is loaded when it is first
-used, so that importing the package costs nothing.
+The names below are the public API. Each is imported when it is first used, so
+that importing the package costs nothing.
 """
 
 from __future__ import annotations

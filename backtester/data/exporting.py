@@ -1,4 +1,4 @@
-"""Write what is stored into files that other programs read."""
+"""Write stored candles to files that other programs read."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def export_data(
     end_date: DateLike = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> list[Path]:
-    """Write stored candles as Parquet, Feather, CSV or into a DuckDB database.
+    """Write stored candles to Parquet, Feather or CSV files, or to a DuckDB database.
 
-    Of the first three a file per symbol and period (a month of minutes, a year of hours, a decade
-    of days): ``{output}/{exchange}_{market_type}_{timeframe}/{BASE-QUOTE}/{period}.{to}``. Of
-    DuckDB one file with a table ``candles``. Columns: ``open_time`` (UTC), ``open``, ``high``,
-    ``low``, ``close`` (quote units), ``volume`` (base units), and with ``columns='all'`` further
-    ones; units and origin stand in the
-    files' metadata, except in CSV, which has none and counts ``open_time`` in epoch milliseconds.
+    Parquet, Feather and CSV get one file per symbol and period (a month of minutes, a year of
+    hours, a decade of days): ``{output}/{exchange}_{market_type}_{timeframe}/{BASE-QUOTE}/
+    {period}.{to}``. DuckDB gets one file with a table ``candles``. The columns are ``open_time``
+    (UTC), ``open``, ``high``, ``low``, ``close`` (quote units) and ``volume`` (base units); the
+    metadata of a file says its units and origin. CSV has no metadata, and its ``open_time`` is in
+    epoch milliseconds.
 
     Parameters
     ----------
@@ -55,22 +55,23 @@ def export_data(
     to : str
         One of `FORMATS`.
     columns : str
-        ``'all'``: with the further columns that are stored; see `fetch_data`.
+        ``'all'``: also the other columns that are stored; see `fetch_data`.
     output : path, optional
-        A folder; the current one when not given.
+        A folder. Default: the current one.
     start_date, end_date : optional
-        Inclusive and exclusive; all that is stored when not given.
+        Inclusive and exclusive, UTC. Default: everything that is stored.
     data_dir : path, optional
+        See `fetch_data`.
 
     Returns
     -------
     list of Path
-        What was written; files of the same name are replaced, each at once.
+        The files written. Existing files of the same name are replaced atomically.
 
     Raises
     ------
     DatasetNotFoundError
-        Nothing, or not all of `symbols`, is stored.
+        The dataset, or one of `symbols`, is not stored.
     OptionError
         The format is unknown, or the library that writes it is not installed.
     DatasetWriteError

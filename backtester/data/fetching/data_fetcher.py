@@ -1,4 +1,4 @@
-"""The front door: ask for candles, get VectorBT data."""
+"""The main entry points: ask for candles, get VectorBT data."""
 
 from __future__ import annotations
 
@@ -40,65 +40,65 @@ def fetch_data(
     storage: str = "auto",
     on_event: OnEvent | None = None,
 ) -> Any:
-    """Fetch candles, from the store as far as it has them and else from the exchange.
+    """Fetch candles: from the store where it has them, from the exchange otherwise.
 
     Parameters
     ----------
     symbols : str or list of str
-        ``'BTC/USDT'``, ``'BTC/USDT:USDT'``; the exchange's own ``'BTCUSDT'`` is understood too.
-        The result uses the names as given. A bare str gives Series from ``get``.
+        ``'BTC/USDT'``, ``'BTC/USDT:USDT'``; the exchange's own ``'BTCUSDT'`` works too. The
+        result uses the names as given. With a single str, ``get`` returns Series.
     exchange_id : str
-        ccxt's id, or ``'sandbox'`` for the exchange that comes with this package.
+        A ccxt exchange id, or ``'sandbox'`` for the exchange that comes with this package.
     timeframe : str
-        ``'1m'`` is a minute, ``'1M'`` a month.
+        Length of a candle: ``'1m'`` is a minute, ``'1M'`` a month.
     start_date
         Inclusive. ISO text, a phrase like ``'7 days ago'``, a date, datetime, Timestamp or UTC
-        epoch milliseconds; naive ones are UTC. None: the last 1000 closed candle times before
-        the end. ``'inception'``: from the first candle there is.
+        epoch milliseconds; without a time zone it is UTC. None: the last 1000 closed candle times
+        before the end. ``'inception'``: from the first candle the exchange has.
     end_date
-        Exclusive; None: now. "Now" is the exchange's clock.
+        Exclusive; same forms. None: now, by the exchange's clock.
     use_cache : bool
-        False asks the exchange afresh for everything. What it answers is stored either way.
+        False fetches everything from the exchange again. The result is stored either way.
     market_type : str
         ``'spot'``, ``'swap'`` or ``'future'``.
     exchange_config : Mapping, optional
         ccxt constructor settings: proxies, hosts, keys, timeouts.
     data_dir : path, optional
-        Where datasets are kept; see `settings.data_directory`.
+        Where datasets are kept; the default is explained in `settings.data_directory`.
     include_forming : bool
-        Add the candle that has not closed yet. It is never stored.
+        Also return the candle that has not closed yet. It is never stored.
     source : str
-        ``'auto'``: the exchange's bulk archives where it has any and they are clearly cheaper,
-        its API for all else; ``'api'``: never archives; ``'archive'``: archives wherever they
-        have files. Their address can be set with ``archiveUrl`` in `exchange_config`.
+        ``'auto'``: bulk archives if the exchange has any and they are clearly cheaper, its API
+        otherwise; ``'api'``: never archives; ``'archive'``: archives wherever they have files.
+        ``archiveUrl`` in `exchange_config` sets their address.
     columns : str
-        ``'all'``: what the exchange tells of a candle besides comes along as further columns, and
-        is stored: Quote volume, Trades, Taker buy volume, Taker buy quote volume. NaN is what it
-        does not tell. Stored candles that lack them are asked for again.
+        ``'ohlcv'``, or ``'all'`` for the other columns that the exchange provides: Quote volume,
+        Trades, Taker buy volume, Taker buy quote volume; NaN where it provides none. They are
+        stored too, and stored candles without them are fetched again.
     prefer_resampling : bool
-        Make candles of stored ones of shorter timeframes where those cover the question, and
-        ask the exchange only for the rest. Prices are the exchange's own to the last bit,
-        volumes to rounding (1e-9). What was made of what stands in
-        ``data.wrapper._metadata['derived']``; stored candles of the exchange that differ from
-        their parts are given as they are, logged, and listed in ``['differing']``.
+        Build candles from stored ones of shorter timeframes where those cover the range, and
+        fetch only the rest. Prices equal the exchange's to the last bit, volumes to rounding
+        (1e-9). ``data.wrapper._metadata['derived']`` says what was built from what. Where the
+        exchange's own candle is stored too and differs, you get that one; the difference is logged
+        and listed in ``['differing']``.
     storage : str
-        The form in which the dataset is kept: ``'pickle'``, ``'sqlite'``, or ``'auto'``: a pickle
-        that moves to SQLite once it is large.
+        Storage format of the dataset: ``'pickle'``, ``'sqlite'``, or ``'auto'``: a pickle that is
+        converted to SQLite once it is large.
     on_event : callable, optional
-        Called with progress events, see `backtester.data.events`.
+        Called with progress events; see `backtester.data.events`.
 
     Returns
     -------
     Data
-        VectorBT data: per symbol columns Open, High, Low, Close (quote units), Volume (base
-        units), float64; index ``Open time``, UTC. Several symbols share the union of their
-        times, NaN where one has no candle. Symbols that failed are missing, named by a
-        warning and in ``data.wrapper._metadata['failures']``.
+        VectorBT data. Each symbol has the columns Open, High, Low, Close (quote units) and Volume
+        (base units), float64; the index is ``Open time``, UTC. Several symbols share the union of
+        their times, with NaN where one has no candle. Symbols that failed are left out; a
+        `FetchWarning` names them, and ``data.wrapper._metadata['failures']`` has the reasons.
 
     Raises
     ------
     RequestError
-        The question cannot be asked like this; nothing was asked or stored.
+        An argument is wrong. Nothing was fetched or stored.
     FetchError
         No symbol could be fetched.
 
@@ -146,10 +146,11 @@ def fetch_top_symbols(
     Parameters
     ----------
     exchange_id : str
+        See `fetch_data`.
     quote_currency : str
-        Only markets quoted in this currency are ranked.
+        Rank only markets quoted in this currency.
     limit : int
-        How many symbols.
+        Number of symbols.
     timeframe, market_type, start_date, end_date, use_cache
         See `fetch_data`.
     exchange_config, data_dir, include_forming, source, columns
@@ -160,8 +161,17 @@ def fetch_top_symbols(
     Returns
     -------
     Data
-        As of `fetch_data`, in descending order of volume, with the 24 h volumes in quote units
-        by symbol in ``data.wrapper._metadata['volume_data']``.
+        As `fetch_data` returns it, in descending order of volume. The 24 h volumes by symbol, in
+        quote units, are in ``data.wrapper._metadata['volume_data']``.
+
+    Raises
+    ------
+    RequestError
+        An argument is wrong.
+    NotServedError
+        The exchange has no active market of this type and quote currency.
+    FetchError
+        The ranking, or every symbol, could not be fetched.
     """
     home = home_in(data_dir, storage)
     markets = MetadataFetcher(home.cache).get_market_data(
@@ -202,27 +212,30 @@ def update_data(
     columns: str = "ohlcv",
     on_event: OnEvent | None = None,
 ) -> Any:
-    """Bring what is stored up to the last closed candle, each symbol from its own last one on.
+    """Bring stored symbols up to the last closed candle, each from its own last candle on.
 
     Parameters
     ----------
     exchange_id, timeframe, market_type : str
+        The dataset.
     symbols : str or list of str, optional
-        All that are stored when not given.
+        Default: all that are stored.
     end_date
-        Exclusive; None: now.
+        Exclusive; None: now, by the exchange's clock.
     exchange_config, data_dir, storage, source, columns, on_event
         See `fetch_data`.
 
     Returns
     -------
     Data
-        All that is stored of those symbols.
+        The whole stored history of those symbols; shapes and units as for `fetch_data`.
 
     Raises
     ------
     DatasetNotFoundError
         Nothing is stored of this dataset.
+    FetchError
+        No symbol could be updated.
     """
     key = DatasetKey.of(exchange_id, market_type, timeframe)
     if symbols is None:
@@ -250,7 +263,7 @@ def load_data(
     columns: str = "ohlcv",
     data_dir: PathLike | None = None,
 ) -> Any:
-    """Load what is stored, without any network; see `DataStorage.load_data`."""
+    """Load stored candles without using the network; see `DataStorage.load_data`."""
     return DataStorage(data_dir).load_data(
         exchange_id, timeframe, symbols, market_type, as_of=as_of, columns=columns
     )
@@ -262,15 +275,15 @@ def as_data(
     single: bool = False,
     volume_data: Mapping[str, float] | None = None,
 ) -> Any:
-    """Make the VectorBT object of a result, its account in ``wrapper._metadata``.
+    """Turn a result into a VectorBT object, with the report in ``wrapper._metadata``.
 
     Parameters
     ----------
     result : FetchResult
     single : bool
-        One symbol was asked for by name and not in a list.
+        Whether a single symbol was asked for, and not a list.
     volume_data : Mapping, optional
-        24 h volumes in quote units by symbol, carried along in the metadata.
+        24 h volumes in quote units by symbol, to add to the metadata.
     """
     from backtester.data import vbt_adapter
 

@@ -1,4 +1,4 @@
-"""Import files into the store: the one place of this package that acts."""
+"""Import files into the store: the one module of this package with side effects."""
 
 from __future__ import annotations
 
@@ -53,29 +53,28 @@ def import_data(
     data_dir: PathLike | None = None,
     storage: str = "auto",
 ) -> ImportReport:
-    """Merge candles that other programs stored into what is stored here.
+    """Merge candle files of other programs into the store.
 
-    Read are files of VectorBT PRO and of open-source VectorBT (``Data.save``), HDF5 files of
-    pandas and PyTables, CSV, Parquet and Feather files, freqtrade's among them, also in zip,
-    gzip and bzip2. Nothing in a file is run.
+    Reads files of VectorBT PRO and open-source VectorBT (``Data.save``), HDF5 files of pandas and
+    PyTables, and CSV, Parquet and Feather files, including freqtrade's; also inside zip, gzip and
+    bzip2. No code in a file is ever run.
 
     Parameters
     ----------
     paths : path or list of paths
         Files, or folders of files.
     exchange_id, market_type, timeframe : str, optional
-        What the candles are of. Where not given, the content says it, or the file's name
-        (``binance_spot_1h.…``). What is said nowhere is asked for by an error, never assumed.
+        What the candles are. By default this is read from the file's content or name
+        (``binance_spot_1h.…``). It is never guessed: if neither says it, an error asks for it.
     symbol : str, optional
-        Names the series of a file that holds one; chooses one of a file that holds several.
+        Names the series of a file that holds one; selects one of a file that holds several.
     last_is_closed : bool
-        Take the last row of every series too. Otherwise it counts as unfinished, unless the
-        format proves that it was not (our own files, the archives of Binance).
+        Also take the last row of every series. By default it counts as unfinished, unless the
+        format proves otherwise (our own files, the archives of Binance).
     check : bool
-        Compare a sample of every series with the exchange, and take it only if it is the same
-        market's.
+        Compare a sample of every series with the exchange, and take the series only if it matches.
     dry_run : bool
-        Tell what would be taken, and store nothing.
+        Report what would be taken, and store nothing.
     exchange_config : Mapping, optional
         ccxt settings for `check`.
     data_dir, storage
@@ -84,15 +83,15 @@ def import_data(
     Returns
     -------
     ImportReport
-        What was taken of every series, what was not, and why. A second import of the same
-        files takes nothing.
+        What was taken from each series, what was not, and why. Importing the same files again
+        takes nothing.
 
     Raises
     ------
     RequestError
-        The arguments are wrong, or what a format needs is not installed.
+        An argument is wrong, or a library that a format needs is not installed.
     NothingImportedError
-        Not one series could be read; `account` has the reasons.
+        No series could be read; `account` has the reasons.
     StorageError
         The store could not be written.
 
@@ -103,10 +102,10 @@ def import_data(
 
     Notes
     -----
-    Every row passes the checks that a page from an exchange passes. Imported candles count as
-    present and nothing as absent: a fetch asks for the gaps between them. Where the exchange
-    itself has answered for a candle, its answer stays and the difference is told; a candle that
-    was handed in before is revised.
+    Rows pass the same checks as pages from an exchange. Imported candles count as present and
+    nothing counts as absent: a fetch still asks for the gaps between them. A candle that came from
+    the exchange itself is kept, and the difference is reported; a candle that was imported or
+    saved before is revised.
     """
     asked = Said(
         exchange_id.strip().lower() if exchange_id else None,

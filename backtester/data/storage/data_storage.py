@@ -1,4 +1,4 @@
-"""The spec's face of the storage: save, load and look at datasets as VectorBT data."""
+"""The public API of the store: save, load and inspect datasets as VectorBT data."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _MEGABYTE = 1_000_000
 
 
 class DataStorage:
-    """Datasets in one directory, as VectorBT Data objects.
+    """The datasets in one directory, as VectorBT Data objects.
 
     Parameters
     ----------
     data_dir : path, optional
-        Looked up at every call when not given; see `settings.data_directory`.
+        Default: looked up anew at every call; see `settings.data_directory`.
     storage : str
-        The form that datasets get when they are written: ``'auto'``, ``'pickle'``, ``'sqlite'``.
+        Format in which datasets are written: ``'auto'``, ``'pickle'`` or ``'sqlite'``.
     """
 
     def __init__(
@@ -63,26 +63,25 @@ class DataStorage:
         timeframe: str,
         market_type: str = "spot",
     ) -> bool:
-        """Merge VectorBT data into what is stored; nothing stored is ever narrowed.
+        """Merge VectorBT data into the store; stored candles are never removed.
 
         Parameters
         ----------
         data : Data
-            Ours or any VectorBT Data object, or a dict of OHLCV DataFrames by symbol, index
-            UTC. Rows that are NaN throughout are padding and left out; a candle that has not
-            closed yet is left out too.
+            Any VectorBT Data object, or a dict of OHLCV DataFrames by symbol, with a UTC index.
+            All-NaN rows (padding) and a candle that has not closed yet are left out.
         exchange_id, timeframe, market_type : str
             The dataset to merge into.
 
         Returns
         -------
         bool
-            True; everything else is an exception.
+            Always True; failures raise.
 
         Raises
         ------
         CandleError
-            A table lacks a column, or has candles that cannot be.
+            A table lacks a column, or has impossible candles.
         StorageError
             The file could not be written.
         """
@@ -112,32 +111,33 @@ class DataStorage:
         as_of: DateLike = None,
         columns: str = "ohlcv",
     ) -> Any:
-        """Load what is stored, without any network.
+        """Load stored candles without using the network.
 
         Parameters
         ----------
         exchange_id, timeframe : str
+            The dataset, together with `market_type`.
         symbols : str or list of str, optional
-            All that are stored when not given.
+            Default: all that are stored.
         market_type : str
         as_of : optional
-            A date, UTC: the candles as they were known then, later revisions undone, and without
-            those that closed later.
+            A date, UTC: give the candles as they were known then, without later revisions and
+            without candles that closed later.
         columns : str
-            ``'all'``: with the further columns that are stored; see `fetch_data`.
+            ``'all'``: also the other columns that are stored; see `fetch_data`.
 
         Returns
         -------
         Data
-            Columns Open, High, Low, Close (quote units), Volume (base units), float64; index
-            the open times, UTC.
+            As `fetch_data` returns it: columns Open, High, Low, Close (quote units) and Volume
+            (base units), float64; index ``Open time``, UTC.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing, or not all of `symbols`, is stored.
+            The dataset, or one of `symbols`, is not stored.
         CorruptDatasetError
-            The file is damaged, foreign or hostile.
+            The file is damaged, or not one of ours.
         """
         from backtester.data import vbt_adapter
 
@@ -170,38 +170,38 @@ class DataStorage:
         start_date: DateLike = None,
         end_date: DateLike = None,
     ) -> pd.DataFrame:
-        """Load one column of stored candles, such as all closes, without any network.
+        """Load one column of stored candles, such as all closes, without using the network.
 
-        Costs a fraction of `load_data` where many symbols are stored: of each candle only this
-        column is decoded.
+        Much faster than `load_data` for many symbols, since only this column is decoded.
 
         Parameters
         ----------
         column : str
             ``'Open'``, ``'High'``, ``'Low'``, ``'Close'`` (quote units), ``'Volume'`` (base
-            units), or one of the further ones that ``columns='all'`` stores; in any case.
+            units), or one of those that ``columns='all'`` adds. Case does not matter.
         exchange_id, timeframe : str
+            The dataset, together with `market_type`.
         symbols : str or list of str, optional
-            All that are stored when not given.
+            Default: all that are stored.
         market_type : str
         start_date, end_date : date, optional
-            Candles that open in ``[start_date, end_date)``, UTC; all when not given.
+            Only candles that open in ``[start_date, end_date)``, UTC. Default: all.
 
         Returns
         -------
         DataFrame, shape (n, symbols)
-            float64, a column per symbol under the name asked for (the columns' name is 'symbol');
-            index 'Open time', UTC, of all of them, strictly increasing. NaN where a symbol has no
-            candle.
+            float64, one column per symbol, named as asked for (the column axis is 'symbol'); the
+            index is 'Open time', UTC, the union of all, strictly increasing. NaN where a symbol
+            has no candle.
 
         Raises
         ------
         OptionError
             There is no such column.
         DatasetNotFoundError
-            Nothing, or not all of `symbols`, is stored.
+            The dataset, or one of `symbols`, is not stored.
         CorruptDatasetError
-            The file is damaged, foreign or hostile.
+            The file is damaged, or not one of ours.
         """
         known = {name.lower(): name for name in (*COLUMNS, *EXTRAS)}
         named = known.get(str(column).lower())
@@ -226,11 +226,11 @@ class DataStorage:
         Returns
         -------
         dict
-            ``pickle_files`` (the number of datasets, in either form), ``total_size_mb`` (10^6
-            bytes), ``data_dir`` and ``files``: by file name ``symbol_count``, ``size_mb``,
-            ``candles``, ``symbols`` (a list), ``first_ms`` and ``last_ms`` (open times, UTC epoch
-            milliseconds), ``modified_ms``, ``exchange``, ``market_type``, ``timeframe`` and
-            ``problem`` (None for a sound file).
+            ``pickle_files`` (the number of datasets, in either format), ``total_size_mb`` (10^6
+            bytes), ``data_dir`` and ``files``. That has, by file name, ``symbol_count``,
+            ``size_mb``, ``candles``, ``symbols`` (a list), ``first_ms`` and ``last_ms`` (open
+            times, UTC epoch milliseconds), ``modified_ms``, ``exchange``, ``market_type``,
+            ``timeframe`` and ``problem`` (None unless the file is damaged).
         """
         home = self._home()
         found = home.store.summary()
@@ -242,14 +242,14 @@ class DataStorage:
         }
 
     def data_exists(self, exchange_id: str, timeframe: str, market_type: str = "spot") -> bool:
-        """Tell whether anything is stored of a dataset; a damaged file counts."""
+        """Tell whether a dataset is stored; a damaged file counts."""
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         return key in set(self._home().store.keys())
 
     def get_stored_symbols(
         self, exchange_id: str, timeframe: str, market_type: str = "spot"
     ) -> list[str]:
-        """List the unified symbols stored of a dataset, sorted; none where nothing is stored."""
+        """List the stored symbols of a dataset by ccxt's names, sorted; empty if there are none."""
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         return sorted(self._home().store.held(key))
 
@@ -260,13 +260,14 @@ class DataStorage:
         market_type: str = "spot",
         symbol: str | None = None,
     ) -> tuple[pd.Timestamp, pd.Timestamp]:
-        """Give the open times of the first and the last stored candle, UTC.
+        """Return the open times of the first and the last stored candle, UTC.
 
         Parameters
         ----------
         exchange_id, timeframe, market_type : str
+            The dataset.
         symbol : str, optional
-            Of this symbol only.
+            Look at this symbol only.
 
         Raises
         ------
@@ -295,24 +296,26 @@ class DataStorage:
         symbol: str,
         market_type: str = "spot",
     ) -> pd.DataFrame:
-        """Tell which candles are there, which are confirmed absent and why, and which unknown.
+        """Tell which candles are stored, which are confirmed absent and why, and which unknown.
 
         Parameters
         ----------
         exchange_id, timeframe, symbol, market_type : str
+            The dataset, and one symbol of it.
 
         Returns
         -------
         DataFrame
-            From the first to the last time that anything is known of, a row per stretch:
-            ``start`` (inclusive) and ``end`` (exclusive), UTC; ``state``: ``present``, ``never
-            asked`` or why absent (``no trades``, ``not_listed``, ``delisted``, ``beyond_depth``,
-            ``not_served``); ``candles``, the number of candle times.
+            One row per interval, from the first to the last time anything is known about:
+            ``start`` (inclusive) and ``end`` (exclusive), UTC; ``state``, which is ``present``,
+            ``never asked`` or the reason for the absence (``no trades``, ``not_listed``,
+            ``delisted``, ``beyond_depth``, ``not_served``); and ``candles``, the number of candle
+            times.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing is stored of the symbol.
+            The symbol is not stored.
         """
         import pandas as pd
 
@@ -336,35 +339,37 @@ class DataStorage:
     def revisions(
         self, exchange_id: str, timeframe: str, symbol: str, market_type: str = "spot"
     ) -> tuple[Revision, ...]:
-        """List which stored candles of a symbol the exchange changed later, in that order.
+        """List the stored candles of a symbol that the exchange changed later, oldest change first.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing is stored of the symbol.
+            The symbol is not stored.
         """
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         (stored,) = self.names(key, [symbol]).values()
         return self._home().store.read(key, [stored]).series[stored].revisions
 
     def candles(self, key: DatasetKey, symbol: str, within: Interval | None = None) -> Candles:
-        """Give stored candles as plain arrays; `symbol` is a unified one that is stored."""
+        """Return stored candles as plain arrays; `symbol` is ccxt's name of a stored one."""
         return self._home().store.read(key, [symbol], within=within).series[symbol].candles
 
     def convert(
         self, exchange_id: str, timeframe: str, market_type: str = "spot", *, to: str
     ) -> Path:
-        """Give a dataset another form, ``'pickle'`` or ``'sqlite'``, checked by value.
+        """Convert a dataset to another format, ``'pickle'`` or ``'sqlite'``, and compare the two.
 
         Returns
         -------
         Path
-            The file it is in now; the old one is kept under another name.
+            The new file; the old one is kept under another name.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing is stored of it.
+            The dataset is not stored.
+        OptionError
+            There is no such format.
         StorageError
             It could not be read or written; nothing has changed.
         """
@@ -381,12 +386,12 @@ class DataStorage:
         symbols: str | list[str] | None = None,
         market_type: str = "spot",
     ) -> None:
-        """Delete a dataset, or some of its symbols, with all that is known of them.
+        """Delete a dataset, or some of its symbols, including coverage and revisions.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing, or not all of `symbols`, is stored.
+            The dataset, or one of `symbols`, is not stored.
         """
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         named = None if symbols is None else list(self.names(key, _symbols(symbols)).values())
@@ -398,14 +403,14 @@ class DataStorage:
         return home_in(self._data_dir, self._storage)
 
     def names(self, key: DatasetKey, asked: Sequence[str] | None = None) -> dict[str, str]:
-        """Give the unified symbol of every name asked for, or of all that is stored.
+        """Map each name asked for to its stored symbol; without `asked`, all stored symbols.
 
         Raises
         ------
         DatasetNotFoundError
-            Nothing is stored of the dataset, or of one of the names.
+            The dataset, or one of the names, is not stored.
         CorruptDatasetError
-            The file is damaged, foreign or hostile.
+            The file is damaged, or not one of ours.
         """
         home = self._home()
         held = home.store.held(key, asked)
@@ -422,7 +427,7 @@ class DataStorage:
 
 
 def _nothing_stored(key: DatasetKey, home: Home) -> DatasetNotFoundError:
-    """Build the error for a dataset of which nothing is stored; it may be misspelled."""
+    """Build the error for a dataset that is not stored; its exchange may be misspelled."""
     from backtester.data.fetching.capabilities import certified
 
     stored = home.store.keys()
@@ -435,7 +440,7 @@ def _nothing_stored(key: DatasetKey, home: Home) -> DatasetNotFoundError:
 
 
 def column_frame(columns: Mapping[str, Column]) -> pd.DataFrame:
-    """Lay columns of several symbols side by side, NaN where one has no candle.
+    """Put the columns of several symbols side by side, with NaN where one has no candle.
 
     Parameters
     ----------
@@ -454,7 +459,7 @@ def column_frame(columns: Mapping[str, Column]) -> pd.DataFrame:
             row[:] = column
             continue
         row[:] = np.nan
-        # Mostly a symbol lacks only what was before its listing: then its own stand in a row.
+        # Usually a symbol only lacks what was before its listing: then its own times are one slice.
         first = int(np.searchsorted(times, own[0])) if len(own) else 0
         if np.array_equal(times[first : first + len(own)], own):
             row[first : first + len(own)] = column
@@ -477,7 +482,7 @@ def _not_stored(name: str, held: Iterable[str], key: DatasetKey) -> NoReturn:
 def fetch_kwargs(
     key: DatasetKey, folder: Path, exchange_config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Give what a Data object must remember so that it can be updated later."""
+    """Return what a Data object must remember to be updated later."""
     return {
         "exchange_id": key.exchange,
         "timeframe": str(key.timeframe),
@@ -496,7 +501,7 @@ def _symbols(symbols: Any) -> list[str]:
 
 
 def _closed(candles: Candles, key: DatasetKey, forming_ms: int | None) -> Candles:
-    """Leave out what has not closed: by the clock, and by what the data itself remembers."""
+    """Drop candles that have not closed, by the clock and by the data's own metadata."""
     if not len(candles):
         return candles
     whole = Interval(int(candles.open_time[0]), int(candles.open_time[-1]) + 1)
