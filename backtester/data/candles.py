@@ -101,25 +101,25 @@ class Candles:
     __hash__ = None  # type: ignore[assignment]  # arrays have no stable hash
 
     def within(self, interval: Interval) -> Candles:
-        """Give the candles that open inside `interval`, without copying."""
+        """Return the candles that open inside `interval`, without copying."""
         first, last = np.searchsorted(self.open_time, (interval.start, interval.end))
         return Candles(self.open_time[first:last], self.values[first:last])
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Give one column, (n,); one that the table does not have is unknown throughout."""
+        """Return one column, (n,); one that the table does not have is unknown throughout."""
         number = (*COLUMNS, *EXTRAS).index(name)
         if number < self.values.shape[1]:
             return self.values[:, number]
         return np.full(len(self), np.nan)
 
     def plain(self) -> Candles:
-        """Give the table without extra columns, and without copying."""
+        """Return the table without extra columns, and without copying."""
         if self.values.shape[1] == len(COLUMNS):
             return self
         return Candles(self.open_time, self.values[:, : len(COLUMNS)])
 
     def widened(self, width: int) -> Candles:
-        """Give the table with at least this many columns, those added unknown."""
+        """Return the table with at least this many columns, those added unknown."""
         lacking = width - self.values.shape[1]
         if lacking <= 0:
             return self
@@ -127,13 +127,13 @@ class Candles:
         return Candles(self.open_time, np.concatenate((self.values, unknown), axis=1))
 
     def untold(self, extras: Sequence[int]) -> Candles:
-        """Give the candles of which one of some extra columns, by place in `EXTRAS`, is unknown."""
+        """Return the candles that lack one of some extra columns, given by place in `EXTRAS`."""
         wide = self.widened(len(COLUMNS) + len(EXTRAS)).values
         told = wide[:, [len(COLUMNS) + at for at in extras]]
         return self.take(np.asarray(np.isnan(told).any(axis=1)))
 
     def trimmed(self) -> Candles:
-        """Give the table without last extra columns of which nothing is known."""
+        """Return the table without last extra columns of which nothing is known."""
         width = self.values.shape[1]
         while width > len(COLUMNS) and np.isnan(self.values[:, width - 1]).all():
             width -= 1
@@ -142,7 +142,7 @@ class Candles:
         return Candles(self.open_time, self.values[:, :width])
 
     def take(self, mask: NDArray[np.bool_]) -> Candles:
-        """Give the candles where `mask` is true."""
+        """Return the candles where `mask` is true."""
         return Candles(self.open_time[mask], self.values[mask])
 
 
@@ -185,7 +185,7 @@ class Series:
     revisions: tuple[Revision, ...] = ()
 
     def equals(self, other: Series) -> bool:
-        """Tell whether another holds the same, bit for bit."""
+        """Return whether another holds the same, bit for bit."""
         return (
             self.candles == other.candles
             and self.coverage == other.coverage
@@ -194,7 +194,7 @@ class Series:
         )
 
     def with_answers(self, answers: Sequence[Answer]) -> Series:
-        """Give the series after `answers`, the later one winning where two differ.
+        """Return the series after `answers`, the later one winning where two differ.
 
         Candles are only ever added or revised, never removed: an answer that
         lacks a stored candle leaves it in place (law 4).
@@ -206,7 +206,7 @@ class Series:
         return Series(candles, coverage, self.revisions + tuple(revisions))
 
     def within(self, interval: Interval) -> Series:
-        """Give the part of the series inside `interval`; candle arrays are shared."""
+        """Return the part of the series inside `interval`; candle arrays are shared."""
         return Series(
             self.candles.within(interval),
             self.coverage.within(interval),
@@ -214,7 +214,7 @@ class Series:
         )
 
     def showing(self, interval: Interval) -> Series:
-        """Give the series with only the candles and revisions inside `interval`.
+        """Return the series with only the candles and revisions inside `interval`.
 
         Its coverage stays whole, so that it tells what is known also where nothing is shown.
         """
@@ -225,7 +225,7 @@ class Series:
         )
 
     def as_of(self, ms: int, timeframe: Timeframe) -> Series:
-        """Give the series as it was known at `ms`, UTC epoch milliseconds.
+        """Return the series as it was known at `ms`, UTC epoch milliseconds.
 
         Later revisions are undone, and what closed later is left out. A candle that was fetched
         later but had closed is there: when each was first answered is not kept.
@@ -246,7 +246,7 @@ class Series:
         )
 
     def without(self, intervals: Iterable[Interval]) -> Series:
-        """Give the series as if nothing had ever been asked of some intervals.
+        """Return the series as if nothing had ever been asked of some intervals.
 
         For mending what cannot be trusted; nothing else takes candles out of a series.
         """
@@ -343,7 +343,7 @@ def merge(
 
 
 def alike(tables: Sequence[Candles]) -> list[Candles]:
-    """Give tables the columns of the widest."""
+    """Give all tables the columns of the widest."""
     width = max(table.values.shape[1] for table in tables)
     return [table.widened(width) for table in tables]
 
@@ -455,7 +455,7 @@ def given(symbol: str, candles: Candles, timeframe: Timeframe, *, asked_ms: int)
 
 
 def overlay(first: Candles, second: Candles) -> Candles:
-    """Give the union of two tables; where both have a time, the second's values."""
+    """Return the union of two tables; where both have a time, the second's values."""
     if not len(first) or not len(second):
         return first if len(first) else second
     first, second = alike((first, second))
@@ -466,7 +466,7 @@ def overlay(first: Candles, second: Candles) -> Candles:
 
 
 def merged_times(times: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Give the sorted union of several arrays of open times, int64 (n,).
+    """Return the sorted union of several arrays of open times, int64 (n,).
 
     Only what the longest lacks is sorted: mostly nothing.
     """

@@ -40,7 +40,7 @@ _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
 def is_absolute(value: Any) -> bool:
-    """Tell whether a date means the same whatever the clock says."""
+    """Return whether a date means the same whatever the clock says."""
     if value is None:
         return False
     if isinstance(value, str):

@@ -28,7 +28,7 @@ def folder_of(symbol: str) -> str:
 
 
 def symbol_of(folder: str) -> str | None:
-    """Give the symbol whose folder is called like that; None where `folder_of` makes no such name.
+    """Return the symbol whose folder has this name; None if `folder_of` makes no such name.
 
     >>> symbol_of("BTC-USDT_USDT~251226"), symbol_of("my candles")
     ('BTC/USDT:USDT-251226', None)

@@ -128,7 +128,7 @@ def _origin(key: DatasetKey, symbol: str) -> dict[str, str]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Give a draft to write, and put it in its place when it is whole."""
+    """Yield a draft to write; it replaces `path` once it is complete."""
     draft = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ _Writer = Callable[[Candles, Path, Mapping[str, str]], None]
 
 
 def _writer(to: str) -> _Writer:
-    """Give the function that writes a format, before anything is made for its files."""
+    """Return the function that writes a format, before anything is made for its files."""
     if to != "csv":
         _require("pyarrow")
     return {"parquet": _write_parquet, "feather": _write_feather, "csv": _write_csv}[to]

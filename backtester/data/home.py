@@ -27,7 +27,7 @@ class Home:
 def home_in(
     data_dir: str | os.PathLike[str] | None = None, storage: str | Storage = Storage.AUTO
 ) -> Home:
-    """Give the home in a directory: the argument, else see `settings.data_directory`.
+    """Return the home in a directory: the argument, else see `settings.data_directory`.
 
     Parameters
     ----------

@@ -136,7 +136,7 @@ class Timeframe:
         return self.typical_ms
 
     def index(self, ms: int) -> int:
-        """Give the grid index of the candle that contains `ms`."""
+        """Return the grid index of the candle that contains `ms`."""
         if self.unit in _CALENDAR_MONTHS:
             # Plain arithmetic: `datetime` cannot read every int64.
             month = int(np.datetime64(ms, "ms").astype("datetime64[M]").astype(np.int64))
@@ -144,22 +144,22 @@ class Timeframe:
         return (ms - self._offset) // self.typical_ms
 
     def open_time(self, index: int) -> int:
-        """Give the open time of the candle with this grid index, UTC epoch milliseconds."""
+        """Return the open time of the candle with this grid index, UTC epoch milliseconds."""
         if self.unit in _CALENDAR_MONTHS:
             month = index * self.count * _CALENDAR_MONTHS[self.unit]
             return int(np.datetime64(month, "M").astype("datetime64[ms]").astype(np.int64))
         return index * self.typical_ms + self._offset
 
     def floor(self, ms: int) -> int:
-        """Give the open time of the candle that contains `ms`."""
+        """Return the open time of the candle that contains `ms`."""
         return self.open_time(self.index(ms))
 
     def ceil(self, ms: int) -> int:
-        """Give the first open time at or after `ms`."""
+        """Return the first open time at or after `ms`."""
         return self.open_time(self._ceil_index(ms))
 
     def next(self, ms: int, steps: int = 1) -> int:
-        """Give the open time `steps` candles after the one that contains `ms`."""
+        """Return the open time `steps` candles after the one that contains `ms`."""
         return self.open_time(self.index(ms) + steps)
 
     def steps(self, interval: Interval) -> int:
@@ -177,14 +177,14 @@ class Timeframe:
         return indices * self.typical_ms + self._offset
 
     def indices(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give the grid index of every time, int64 of the same shape."""
+        """Return the grid index of every time, int64 of the same shape."""
         if self.unit in _CALENDAR_MONTHS:
             months = times.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
             return months // (self.count * _CALENDAR_MONTHS[self.unit])
         return (times - self._offset) // self.typical_ms
 
     def on_grid(self, times: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell of every time whether it is an open time of this timeframe."""
+        """Return, for every time, whether it is an open time of this timeframe."""
         if self.unit in _CALENDAR_MONTHS:
             months = self.indices(times) * (self.count * _CALENDAR_MONTHS[self.unit])
             opens = months.astype("datetime64[M]").astype("datetime64[ms]").astype(np.int64)
@@ -259,12 +259,12 @@ class Interval:
         return f"[{format_ms(self.start)}, {format_ms(self.end)})"
 
     def intersection(self, other: Interval) -> Interval | None:
-        """Give what both share; None when they share nothing."""
+        """Return the part that both share; None if they share nothing."""
         start, end = max(self.start, other.start), min(self.end, other.end)
         return Interval(start, end) if start < end else None
 
     def subtract(self, others: Iterable[Interval]) -> list[Interval]:
-        """Give the parts of this interval that none of `others` touches, in order."""
+        """Return the parts of this interval that none of `others` touches, in order."""
         left: list[Interval] = []
         at = self.start
         for other in sorted(others):
@@ -342,14 +342,14 @@ class Coverage:
         return iter(self.spans)
 
     def add(self, spans: Iterable[Span]) -> Coverage:
-        """Give a coverage in which `spans` are answered too, one after the other."""
+        """Return the coverage with `spans` added, one after the other."""
         kept = list(self.spans)
         for span in spans:
             _claim(kept, span)
         return Coverage(tuple(kept)) if len(kept) else self
 
     def remove(self, interval: Interval) -> Coverage:
-        """Give a coverage that has never been asked about `interval`."""
+        """Return the coverage as if `interval` had never been asked for."""
         return Coverage(
             tuple(
                 Span(part.start, part.end, span.served, span.asked_ms)
@@ -359,11 +359,11 @@ class Coverage:
         )
 
     def missing(self, wanted: Interval) -> list[Interval]:
-        """Give the parts of `wanted` never asked for, in order."""
+        """Return the parts of `wanted` never asked for, in order."""
         return wanted.subtract(span.interval for span in self.spans)
 
     def within(self, interval: Interval) -> Coverage:
-        """Give the part of this coverage inside `interval`."""
+        """Return the part of this coverage inside `interval`."""
         first = bisect_right(self.spans, interval.start, key=lambda span: span.end)
         behind = bisect_left(self.spans, interval.end, lo=first, key=lambda span: span.start)
         parts = (

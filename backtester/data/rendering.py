@@ -61,7 +61,7 @@ def print_anything() -> None:
 
 
 def error_object(kind: str, message: str) -> dict[str, Any]:
-    """Give what ``--json`` prints of an error."""
+    """Return what ``--json`` prints of an error."""
     return {"error": {"type": kind, "message": message}}
 
 

@@ -43,7 +43,7 @@ _KNOWN = (Served.MARKET, Served.NOT_LISTED, Served.DELISTED, Served.GIVEN)
 
 @lru_cache(maxsize=256)
 def divides(source: Timeframe, target: Timeframe) -> bool:
-    """Tell whether every candle of `target` is made of whole candles of `source`.
+    """Return whether every candle of `target` is made of whole candles of `source`.
 
     >>> h4, day, week, month = map(Timeframe.parse, ("4h", "1d", "1w", "1M"))
     >>> divides(h4, day), divides(day, month), divides(week, month), divides(day, h4)
@@ -71,7 +71,7 @@ def check_divides(source: Timeframe, target: Timeframe) -> None:
 
 
 def rule_of(column: Any) -> str:
-    """Tell how a column is reduced to one value of a group: first, max, min, last or sum.
+    """Return how a column is reduced to one value of a group: first, max, min, last or sum.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def derived_note(source: Timeframe, start_ms: int, end_ms: int) -> dict[str, Any
 
 
 def whole_groups(target: Timeframe, answered: Interval) -> Interval | None:
-    """Give the part of an answered interval that holds whole candles of `target`."""
+    """Return the part of an answered interval that holds whole candles of `target`."""
     start, end = target.ceil(answered.start), target.floor(answered.end)
     return Interval(start, end) if start < end else None
 
@@ -193,7 +193,7 @@ def _are_decimals(values: NDArray[np.float64], scale: float) -> bool:
 
 
 def resample(series: Series, source: Timeframe, target: Timeframe) -> Series:
-    """Give what a series of one timeframe tells about a longer one.
+    """Return what a series of one timeframe tells about a longer one.
 
     Parameters
     ----------

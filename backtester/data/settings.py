@@ -49,7 +49,7 @@ def data_directory(explicit: str | os.PathLike[str] | None = None) -> Path:
 
 
 def sandbox_url() -> str | None:
-    """Give the address of a running sandbox server, if the environment names one."""
+    """Return the address of a running sandbox server, if the environment names one."""
     return os.environ.get(SANDBOX_VARIABLE) or None
 
 

@@ -63,7 +63,7 @@ class CacheFile:
         self._disconnect()
 
     def read(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-        """Give the rows of a query; none where there is no file."""
+        """Return the rows of a query; none where there is no file."""
         with self._lock:
             for _ in range(_TRIES):
                 try:
@@ -90,7 +90,7 @@ class CacheFile:
             return False
 
     def exists(self) -> bool:
-        """Tell whether anything has been written."""
+        """Return whether anything has been written."""
         return bool(self.read("SELECT 1"))
 
     def set_aside(self, why: str) -> None:
@@ -107,7 +107,7 @@ class CacheFile:
     # ------------------------------------------------------------------ opening
 
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
-        """Give the connection to the file as it is named now; None where there is no file."""
+        """Return the connection to the file as it is named now; None where there is no file."""
         path = self._path_now()
         if path != self._path:
             self._disconnect()

@@ -107,7 +107,7 @@ _SET_MS = 2_000
 
 
 def _booted_ms() -> int:
-    """Tell when the steady clock began, by the one that can be set: it moves when that is set."""
+    """Return when the steady clock began, by the one that can be set: it moves when that is set."""
     return (time.time_ns() - time.clock_gettime_ns(_STEADY)) // 1_000_000
 
 
@@ -163,7 +163,7 @@ class CacheManager:
         market_type: str | MarketType = MarketType.SPOT,
         max_age_s: float | None = None,
     ) -> dict[str, float]:
-        """Give the 24 h volumes of a market in quote units, by unified symbol.
+        """Return the 24 h volumes of a market in quote units, by unified symbol.
 
         Empty when none are stored, or when they are older than `max_age_s`
         seconds (by default `VOLUMES_TTL_S`; ``math.inf`` takes any age).
@@ -195,7 +195,7 @@ class CacheManager:
     def volumes_fetched_ms(
         self, exchange_id: str, market_type: str | MarketType = MarketType.SPOT
     ) -> int | None:
-        """Tell when the stored volumes were fetched, UTC epoch milliseconds."""
+        """Return when the stored volumes were fetched, UTC epoch milliseconds."""
         return self._fetched_ms(exchange_id, market_type, _VOLUMES)
 
     # ------------------------------------------------------------------ inception
@@ -203,7 +203,7 @@ class CacheManager:
     def get_inception(
         self, exchange_id: str, market_type: str | MarketType, symbol: str
     ) -> int | None:
-        """Give the open time of a symbol's first candle, UTC epoch milliseconds."""
+        """Return the open time of a symbol's first candle, UTC epoch milliseconds."""
         rows = self._file.read(
             "SELECT open_ms FROM inceptions WHERE exchange = ? AND market_type = ? AND symbol = ?",
             exchange_id, _market(market_type), symbol,
@@ -242,7 +242,7 @@ class CacheManager:
     def get_all_timestamps(
         self, exchange_id: str, market_type: str | MarketType = MarketType.SPOT
     ) -> dict[str, int]:
-        """Give all known open times of first candles, UTC epoch milliseconds by symbol."""
+        """Return all known open times of first candles, UTC epoch milliseconds by symbol."""
         rows = self._file.read(
             "SELECT symbol, open_ms FROM inceptions WHERE exchange = ? AND market_type = ?",
             exchange_id, _market(market_type),
@@ -254,7 +254,7 @@ class CacheManager:
     def get_failed(
         self, exchange_id: str, market_type: str | MarketType = MarketType.SPOT
     ) -> dict[str, FailedSymbol]:
-        """Give the symbols that are not worth asking again yet."""
+        """Return the symbols that are not worth asking again yet."""
         now = self._clock()
         rows = self._file.read(
             "SELECT symbol, reason, failed_ms, expires_ms FROM failures"
@@ -316,7 +316,7 @@ class CacheManager:
         market_type: str | MarketType = MarketType.SPOT,
         max_age_s: float | None = None,
     ) -> list[Market] | None:
-        """Give the markets of one type; None when none are stored, or only older ones.
+        """Return the markets of one type; None when none are stored, or only older ones.
 
         Parameters
         ----------
@@ -345,7 +345,7 @@ class CacheManager:
         market_type: str | MarketType = MarketType.SPOT,
         max_age_s: float | None = None,
     ) -> list[dict[str, Any]] | None:
-        """Give the markets as ccxt describes them, for `set_markets`; ages as in `get_markets`."""
+        """Return the markets as ccxt describes them, for `set_markets`; see `get_markets`."""
         age = math.inf if max_age_s is None else max_age_s
         known: list[dict[str, Any]] | None = self._load(exchange_id, market_type, _UNIFIED, age)
         return known
@@ -390,7 +390,7 @@ class CacheManager:
     def markets_fetched_ms(
         self, exchange_id: str, market_type: str | MarketType = MarketType.SPOT
     ) -> int | None:
-        """Tell when the stored markets were fetched, UTC epoch milliseconds."""
+        """Return when the stored markets were fetched, UTC epoch milliseconds."""
         return self._fetched_ms(exchange_id, market_type, _MARKETS)
 
     def _markets(
@@ -403,7 +403,7 @@ class CacheManager:
     # ------------------------------------------------------------------ clocks
 
     def get_clock_offset(self, exchange_id: str) -> ClockOffset | None:
-        """Give the last measured offset of an exchange's clock, whatever its age.
+        """Return the last measured offset of an exchange's clock, whatever its age.
 
         None once this machine's clock has been set since, or the machine started anew: how far
         another is ahead of it is not known any more.
@@ -428,7 +428,7 @@ class CacheManager:
     def get_limits(
         self, exchange_id: str, market_type: str | MarketType = MarketType.SPOT
     ) -> list[tuple[int, float]]:
-        """Give the request limits an exchange has stated: (weight, window in seconds) pairs."""
+        """Return the request limits an exchange has stated: (weight, window in seconds) pairs."""
         return list(self._load(exchange_id, market_type, _LIMITS, math.inf) or [])
 
     def save_limits(
@@ -458,7 +458,7 @@ class CacheManager:
     def _load(
         self, exchange_id: str, market_type: str | MarketType, kind: str, max_age_s: float
     ) -> Any:
-        """Give a document that is fresh enough; None when there is none."""
+        """Return a document that is fresh enough; None when there is none."""
         key = (exchange_id, _market(market_type), kind)
         rows = self._file.read(f"SELECT fetched_ms, stamp {_FROM_DOCUMENT}", *key)
         if not rows or not self._is_fresh(rows[0][0], max_age_s):

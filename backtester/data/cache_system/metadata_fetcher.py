@@ -37,7 +37,7 @@ class MetadataFetcher:
         refresh: bool = False,
         exchange_config: Mapping[str, Any] | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Give the active markets of one type and quote currency with their 24 h volumes.
+        """Return the active markets of one type and quote currency with their 24 h volumes.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class MetadataFetcher:
         market_type: str = "spot",
         **kwargs: Any,
     ) -> list[str]:
-        """Give the symbols with the highest 24 h volume; see `get_market_data`."""
+        """Return the symbols with the highest 24 h volume; see `get_market_data`."""
         ranked = self.get_market_data(
             exchange_id, quote_currency, limit, market_type=market_type, **kwargs
         )

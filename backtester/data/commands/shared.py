@@ -171,7 +171,7 @@ class Output:
 
 
 def versions() -> str:
-    """Tell the versions that a report of a fault needs, in one line."""
+    """Return the versions that a bug report needs, in one line."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

@@ -40,7 +40,7 @@ def convert(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Give a dataset another form; the old file is kept under another name."""
+    """Convert a dataset to another storage format; the old file is kept under another name."""
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         from backtester.data.storage.data_storage import DataStorage

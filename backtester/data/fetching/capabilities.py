@@ -82,7 +82,7 @@ class Capability:
     """Binance-like `options.fetchMarkets.types`: what to load for this market type."""
 
     def page_of(self, timeframe: Timeframe) -> int:
-        """Give how many candles of this length to ask for at once."""
+        """Return how many candles of this length to ask for at once."""
         if self.longest_window_ms is None:
             return self.page_size
         return min(self.page_size, max(self.longest_window_ms // timeframe.longest_ms, 1))
@@ -96,7 +96,7 @@ class Capability:
         return tightest / self.weight(self.page_size) * self.page_size
 
     def weight(self, limit: int) -> int:
-        """Give the cost of a page of `limit` candles in the exchange's units."""
+        """Return the cost of a page of `limit` candles in the exchange's units."""
         return next(weight for most, weight in self.weights if limit <= most)
 
 
@@ -391,5 +391,5 @@ def certified() -> list[tuple[str, MarketType, Capability]]:
 
 
 def capability_of(exchange_id: str, market_type: MarketType) -> Capability:
-    """Give the row of an exchange's market type, or `GENERIC`."""
+    """Return the row of an exchange's market type, or `GENERIC`."""
     return _TABLE.get((exchange_id, market_type), GENERIC)

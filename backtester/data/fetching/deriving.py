@@ -34,7 +34,7 @@ class Derived:
     """Which part was made of which timeframe."""
 
     def beside(self, own: Series, wanted: Interval) -> Series:
-        """Give the exchange's own series, and what was made in the parts it does not cover."""
+        """Return the exchange's own series, and what was made in the parts it does not cover."""
         series = own.within(wanted)
         coverage, candles = series.coverage, series.candles
         for part in own.coverage.missing(wanted):
@@ -149,7 +149,7 @@ def _filled(known: Derived, told: Series, gaps: Iterable[Interval], source: Data
 
 
 def held_by_shorter(store: Store, key: DatasetKey, symbols: Collection[str]) -> set[str]:
-    """Give those of `symbols` that a dataset of a shorter timeframe holds."""
+    """Return those of `symbols` that a dataset of a shorter timeframe holds."""
     found: set[str] = set()
     for source in _shorter(store, key):
         lacking = [symbol for symbol in symbols if symbol not in found]

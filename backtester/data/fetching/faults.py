@@ -89,7 +89,7 @@ _WIRE_CAUSES = {"ClientPayloadError", "ClientError", "ContentEncodingError", "Co
 
 
 def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataError:
-    """Give our error for what ccxt raised.
+    """Return our error for what ccxt raised.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
 
 
 def _told(answer: HttpAnswer, default_s: float) -> float:
-    """Give the wait the exchange asks for; a second where it says none is needed."""
+    """Return the wait the exchange asks for; a second where it says none is needed."""
     told = retry_after_s(answer.headers)
     return default_s if told is None else max(told, _SHORTEST_WAIT_S)
 
@@ -185,7 +185,7 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
 
 
 def _said(error: BaseException) -> str:
-    """Give the error's own words, short enough for one line."""
+    """Return the error's own words, short enough for one line."""
     text = " ".join(str(error).split())
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause) not in text:

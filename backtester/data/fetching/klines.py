@@ -86,7 +86,7 @@ class KlinesPage(list[Any]):
         )
 
     def _bounds(self, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Give where a column's numbers begin and end, (n,) each."""
+        """Return where a column's numbers begin and end, (n,) each."""
         if column == _TRADES:  # without quotes of its own, between two that have them
             return self._quotes[_QUOTED[7] + 1] + len('",'), self._quotes[_QUOTED[9]] - len(",")
         at = _QUOTED[column]

@@ -35,7 +35,7 @@ _submodules: dict[str, dict[str, ModuleType]] = {}
 
 
 def exchange_class(exchange_id: str) -> Any:
-    """Give ccxt's asynchronous class of an exchange; None when it has none of that id."""
+    """Return ccxt's asynchronous class of an exchange; None when it has none of that id."""
     package = sys.modules.get("ccxt.async_support")
     if (package is None or isinstance(package, _Unexecuted)) and exchange_id.isidentifier():
         found = _alone(exchange_id)
@@ -107,7 +107,7 @@ class _Unexecuted(ModuleType):
 
 
 def _base_name(package: str, name: str) -> Any:
-    """Give what ccxt's own base looks up in its packages while an exchange is imported.
+    """Return what ccxt's own base looks up in its packages while an exchange is imported.
 
     Raises
     ------

@@ -73,7 +73,7 @@ def question(
 def answers_of(
     symbol: str, series: Series, source: Timeframe, target: Timeframe, gaps: list[Interval]
 ) -> list[Answer]:
-    """Give what shorter candles tell about intervals of a longer timeframe.
+    """Return what shorter candles tell about intervals of a longer timeframe.
 
     Only whole candles; one that reaches beyond the API's depth is beyond it as a whole.
     """
@@ -95,7 +95,7 @@ def answers_of(
 
 
 def forming_of(closed: Candles, forming: Candles, target: Timeframe, open_time: int) -> Candles:
-    """Give the candle that is not closed yet, of what there is of it; empty if that is nothing."""
+    """Return the candle that is not closed yet, as far as it has come; empty if there is none."""
     whole = Interval(open_time, target.next(open_time))
     parts = overlay(closed, forming).within(whole).plain()
     rules = [rule_of(name) for name in COLUMNS]

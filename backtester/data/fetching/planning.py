@@ -24,7 +24,7 @@ class Page:
 
 
 def closed_end(timeframe: Timeframe, now_ms: int, settle_ms: int) -> int:
-    """Give the end of the closed candles: the open time of the first that is not closed.
+    """Return the end of the closed candles: the open time of the first that is not closed.
 
     A candle is closed when the exchange's clock `now_ms` has passed its close by
     `settle_ms`, since exchanges publish the last trades a moment late.
@@ -38,7 +38,7 @@ def closed_end(timeframe: Timeframe, now_ms: int, settle_ms: int) -> int:
 
 
 def reachable_from(timeframe: Timeframe, now_ms: int, depth: int) -> int:
-    """Give the open time of the oldest of the `depth` newest candles, the forming one included.
+    """Return the open time of the oldest of the `depth` newest candles, the forming one included.
 
     >>> reachable_from(Timeframe.parse("1h"), 7_200_500, 2)
     3600000
@@ -49,7 +49,7 @@ def reachable_from(timeframe: Timeframe, now_ms: int, depth: int) -> int:
 def missing(
     wanted: Mapping[str, Interval], covered: Mapping[str, Coverage]
 ) -> dict[str, list[Interval]]:
-    """Give per symbol the parts of `wanted` never asked for; no entry where there are none."""
+    """Return per symbol the parts of `wanted` never asked for; no entry where there are none."""
     parts = {symbol: covered[symbol].missing(whole) for symbol, whole in wanted.items()}
     return {symbol: intervals for symbol, intervals in parts.items() if intervals}
 

@@ -75,7 +75,7 @@ class FetchRequest:
         return is_absolute(self.start) and is_absolute(self.end)
 
     def resolve(self, now_ms: int) -> Interval:
-        """Give the interval of closed candles asked for, on the timeframe's grid.
+        """Return the interval of closed candles asked for, on the timeframe's grid.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class FetchRequest:
         return Interval(timeframe.ceil(start), grid_end)
 
     def forming(self, now_ms: int) -> int | None:
-        """Give the open time of the candle asked for that has not closed, UTC epoch milliseconds.
+        """Return the open time of the candle asked for that has not closed, UTC epoch milliseconds.
 
         In the moment in which one candle settles and the next begins, that is the earlier one,
         so that there is no gap. None when the question ends before it.
@@ -212,7 +212,7 @@ class FetchResult:
         return not self.failures and self.storage_error is None
 
     def tables(self) -> dict[str, Candles]:
-        """Give the candles by name, with the forming one where it was asked for."""
+        """Return the candles by name, with the forming one where it was asked for."""
         tables = {
             name: overlay(one.candles, self.forming[name]) if name in self.forming else one.candles
             for name, one in self.series.items()
@@ -222,7 +222,7 @@ class FetchResult:
         return {name: table.plain() for name, table in tables.items()}
 
     def metadata(self) -> dict[str, Any]:
-        """Give what travels with the VectorBT object: plain values, times in UTC milliseconds."""
+        """Return what travels with the VectorBT object: plain values, times in UTC milliseconds."""
         key = self.request.key
         return {
             "exchange": key.exchange,
@@ -238,7 +238,7 @@ class FetchResult:
         }
 
     def account(self) -> dict[str, Any]:
-        """Give the machine-readable account: what was asked, got, absent and failed.
+        """Return the machine-readable account: what was asked, got, absent and failed.
 
         Returns
         -------
@@ -274,7 +274,7 @@ class FetchResult:
         return tally
 
     def candles_of(self, name: str) -> int:
-        """Give how many candles there are of one symbol."""
+        """Return how many candles there are of one symbol."""
         counted = self.tallies.get(name)
         return len(self.series[name].candles) if counted is None else counted.candles
 
@@ -293,7 +293,7 @@ def wants_all(columns: str) -> bool:
 
 
 def describe(error: DataError) -> dict[str, str]:
-    """Give an error in plain values: its type's name and its sentence."""
+    """Return an error in plain values: its type's name and its sentence."""
     return {"error": type(error).__name__, "message": str(error)}
 
 

@@ -51,7 +51,7 @@ def parse_symbols(symbols: Any) -> list[str]:
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether a name is made of whole characters: half ones come from a terminal's bytes."""
+    """Return whether a name is made of whole characters: half ones come from a terminal's bytes."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -91,14 +91,14 @@ class SymbolBook:
         return bool(self._symbols)
 
     def find(self, name: str) -> str | None:
-        """Give the unified symbol `name` means; None when there is none, or more than one."""
+        """Return the unified symbol `name` means; None when there is none, or more than one."""
         if name in self._symbols:
             return name
         meanings = self._meanings.get(name.upper(), set())
         return next(iter(meanings)) if len(meanings) == 1 else None
 
     def nearest(self, name: str, count: int = 3) -> list[str]:
-        """Give the symbols whose spelling is nearest to `name`, best first."""
+        """Return the symbols whose spelling is nearest to `name`, best first."""
         meant = sorted(self._meanings.get(name.upper(), ()))
         based = [one for one in self._symbols if one.upper().startswith(f"{name.upper()}/")]
         near = difflib.get_close_matches(name.upper(), self._meanings, n=4 * count, cutoff=0.6)
@@ -125,7 +125,7 @@ def _by_quote(symbol: str) -> tuple[int, str]:
 
 
 def _spellings(symbol: str) -> set[str]:
-    """Give the ways a unified symbol is written, in upper case.
+    """Return the ways a unified symbol is written, in upper case.
 
     >>> sorted(_spellings("BTC/USDT:USDT"))
     ['BTC-USDT', 'BTC/USDT', 'BTC/USDT:USDT', 'BTCUSDT', 'BTC_USDT']

@@ -87,7 +87,7 @@ def _reading(where: str) -> Iterator[Any]:
 
 
 def _source(content: Content, pa: Any) -> tuple[Any, int]:
-    """Give what Arrow reads from, and its size in bytes."""
+    """Return what Arrow reads from, and its size in bytes."""
     if content.path is not None:
         return str(content.path), content.path.stat().st_size
     data = content.whole()

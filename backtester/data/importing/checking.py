@@ -55,7 +55,7 @@ class Comparison:
         return self.matching >= _ENOUGH * (self.compared + self.missing)
 
     def plain(self) -> dict[str, Any]:
-        """Give the counts as plain values."""
+        """Return the counts as plain values."""
         return {
             "compared": self.compared,
             "matching": self.matching,

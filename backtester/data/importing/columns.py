@@ -164,7 +164,7 @@ def numbers(cells: Sequence[str]) -> NDArray[np.float64]:
 
 
 def unread_number(cells: Sequence[str]) -> str | None:
-    """Give the first cell that is neither a number nor empty."""
+    """Return the first cell that is neither a number nor empty."""
     return next((cell for cell in cells if not _readable(cell)), None)
 
 
@@ -211,7 +211,7 @@ def times_of_texts(cells: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _whole(cell: str) -> str:
-    """Give a count as it is, or without a fraction of zero."""
+    """Return a count as it is, or without a fraction of zero."""
     return cell.strip().rstrip("0").removesuffix(".") if "." in cell else cell
 
 

@@ -30,7 +30,7 @@ class Said:
     """In any spelling."""
 
     def over(self, other: Said) -> Said:
-        """Give what both say; where both speak, this one counts."""
+        """Return what both say; where both speak, this one counts."""
         mine = {f.name: getattr(self, f.name) for f in fields(self)}
         theirs = {f.name: getattr(other, f.name) for f in fields(other)}
         return Said(**{k: theirs[k] if v is None else v for k, v in mine.items()})
@@ -76,7 +76,7 @@ class Rows:
         return len(self.open_time)
 
     def take(self, at: NDArray[np.intp]) -> Rows:
-        """Give the rows at these positions."""
+        """Return the rows at these positions."""
         return Rows(self.open_time[at], self.values[at])
 
     @classmethod
@@ -135,7 +135,7 @@ class Parted:
             raise CandleError(f"it has more than {_MOST_SYMBOLS} symbols in one table")
 
     def series(self, like: Found) -> Iterator[Found]:
-        """Give a series per symbol; `like` says what they have in common."""
+        """Return a series per symbol; `like` says what they have in common."""
         several = len(self._parts) > 1
         for symbol, parts in (self._parts or {None: []}).items():
             rows = Rows.joined(parts)

@@ -265,7 +265,7 @@ class _Import:
         return self.asked.over(content).over(named), notes
 
     def _content(self, found: Found, named: Said) -> Said:
-        """Give what the content says, but for a symbol in its rows that is no pair or an alias.
+        """Return what the content says, but for a symbol in its rows that is no pair or an alias.
 
         Raises
         ------
@@ -290,7 +290,7 @@ class _Import:
         raise OptionError(f"its rows are of {own}, and {who} {told}", value=told)
 
     def _named(self, found: Found, said: Said) -> tuple[DatasetKey, str, list[str]]:
-        """Give the dataset and the unified symbol, and what was assumed for it.
+        """Return the dataset and the unified symbol, and what was assumed for it.
 
         Raises
         ------
@@ -395,7 +395,7 @@ class _Import:
 
 
 def _chosen(series: Iterator[Found], asked: Said, *, alone: bool) -> Iterable[Found]:
-    """Give the series of a file that are asked for: all, or those that may mean the symbol."""
+    """Return the series of a file that are asked for: all, or those that may mean the symbol."""
     if asked.symbol is None:
         return series
     first, second = next(series, None), next(series, None)
@@ -412,7 +412,7 @@ def _chosen(series: Iterator[Found], asked: Said, *, alone: bool) -> Iterable[Fo
 
 
 def _meanings(name: str) -> set[str]:
-    """Give the unified symbols that a name may mean, of any market."""
+    """Return the unified symbols that a name may mean, of any market."""
     return {name} | {one for one in (unified(name, kind) for kind in MarketType) if one}
 
 

@@ -91,7 +91,7 @@ def news_of(
 
 
 def _compared(candles: Candles, stored: Candles) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell of every candle whether its time is stored, and whether with the very same bits."""
+    """Return, for every candle, whether its time is stored, and whether with the very same bits."""
     there = np.zeros(len(candles), bool)
     same = np.zeros(len(candles), bool)
     if not len(stored):
@@ -106,7 +106,7 @@ def _compared(candles: Candles, stored: Candles) -> tuple[NDArray[np.bool_], NDA
 
 
 def _span_numbers(times: NDArray[np.int64], stored: Series) -> NDArray[np.int64]:
-    """Give the number of the coverage span that each time lies in; -1 for none."""
+    """Return the number of the coverage span that each time lies in; -1 for none."""
     spans = stored.coverage.spans
     if not spans:
         return np.full(len(times), -1)

@@ -59,7 +59,7 @@ _SETTLING = frozenset({"USDT", "USDC", "BUSD", "FDUSD", "USDE"})
 
 
 def stem_of(name: str) -> str:
-    """Give a file's name without the suffixes of formats and compressions.
+    """Return a file's name without the suffixes of formats and compressions.
 
     >>> stem_of("binance_spot_1h.pickle.blosc")
     'binance_spot_1h'
@@ -99,7 +99,7 @@ timeframe=Timeframe(count=1, unit='h'), symbol='BTC/USDT')
 
 
 def closed_period(path: PurePath) -> bool:
-    """Tell whether a file has closed candles only: an archive of a day or month that was over.
+    """Return whether a file has closed candles only: an archive of a day or month that was over.
 
     Of what we export, too, whose last candle had closed.
     """
@@ -190,7 +190,7 @@ def _said(
 
 
 def _known(word: str | None) -> str | None:
-    """Give a word if it is the id of an exchange: in a loose name it may be anything."""
+    """Return a word if it is the id of an exchange: in a loose name it may be anything."""
     return word.lower() if word and word.lower() in _EXCHANGES else None
 
 
@@ -209,7 +209,7 @@ def _timeframe(text: str) -> Timeframe | None:
 
 
 def quoted_as_usual(name: str | None) -> bool:
-    """Tell whether a name is a pair beyond doubt: BTCUSDT is, my_data is not.
+    """Return whether a name is a pair beyond doubt: BTCUSDT is, my_data is not.
 
     >>> quoted_as_usual("BTC-USDT"), quoted_as_usual("my_data")
     (True, False)
@@ -219,7 +219,7 @@ def quoted_as_usual(name: str | None) -> bool:
 
 
 def unified(name: str, market_type: MarketType) -> str | None:
-    """Give the unified symbol that a name most likely means; None where that would be a guess.
+    """Return the unified symbol that a name most likely means; None where that would be a guess.
 
     A name without a mark between base and quote is cut before a well-known quote currency;
     a swap is taken as settled in its quote where that is a stable coin.

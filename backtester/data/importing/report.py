@@ -54,7 +54,7 @@ class ImportedSeries:
         return self.new + self.revised
 
     def account(self) -> dict[str, Any]:
-        """Give all of it as plain values."""
+        """Return all of it as plain values."""
         return {
             "file": self.where,
             "exchange": self.key.exchange,
@@ -98,7 +98,7 @@ class ImportReport:
         return sum(one.taken for one in self.series)
 
     def account(self) -> dict[str, Any]:
-        """Give the machine-readable account: plain values, times in UTC epoch milliseconds."""
+        """Return the machine-readable account: plain values, times in UTC epoch milliseconds."""
         return {
             "dry_run": self.dry_run,
             "taken": self.taken,

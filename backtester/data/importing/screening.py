@@ -114,7 +114,7 @@ def _sorted(rows: Rows) -> Rows:
 
 
 def _repeats(rows: Rows) -> NDArray[np.bool_]:
-    """Tell of every sorted row whether it repeats the one before.
+    """Return, for every sorted row, whether it repeats the one before.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def _length(ms: int) -> str:
 
 
 def spacing_of(rows: Rows) -> str | None:
-    """Tell how far apart most rows stand, as a timeframe is written; None for a single row."""
+    """Return how far apart most rows stand, as a timeframe is written; None for a single row."""
     times = np.unique(rows.open_time[~np.isnan(rows.values).all(axis=1)])
     if len(times) < 2:
         return None

@@ -81,7 +81,7 @@ def decode(content: Content) -> Iterator[Found]:
 
 
 def _first_row(content: Content) -> tuple[bytes, list[str], str]:
-    """Give the first row, its cells and what separates them; a preface is passed over."""
+    """Return the first row, its cells and what separates them; a preface is passed over."""
     lacking = None
     for _ in range(_MOST_PREFACE):
         line = content.stream.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf")
@@ -208,7 +208,7 @@ def _plain_numbers(block: bytes, layout: _Layout) -> tuple[Rows, list[str | None
 def _one_text(
     raw: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> str | None:
-    """Give the text that all cells of a column have; None where they differ."""
+    """Return the text that all cells of a column have; None where they differ."""
     lengths = ends - starts
     length = int(lengths[0])
     if (lengths != length).any():

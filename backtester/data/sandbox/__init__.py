@@ -51,7 +51,7 @@ _shared: tuple[int, SandboxServer] | None = None
 
 
 def local_server() -> SandboxServer:
-    """Give the server of this process, started at the first call.
+    """Return the server of this process, started at the first call.
 
     Returns
     -------

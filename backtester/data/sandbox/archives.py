@@ -216,7 +216,7 @@ class ArchiveTree:
         )  # fmt: skip
 
     def _file(self, path: str, asked: _Asked) -> bytes | None:
-        """Give a file's bytes; None when nothing was traded in its time."""
+        """Return a file's bytes; None when nothing was traded in its time."""
         packed = self._files.get(path)
         if packed is None:
             bars = self._bars(asked)

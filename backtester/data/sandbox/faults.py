@@ -114,7 +114,7 @@ class Rule:
     _dice: random.Random = field(default_factory=random.Random, repr=False)
 
     def strikes(self, call: Call, symbol: str | None) -> bool:
-        """Tell whether it strikes this call, and count."""
+        """Return whether it strikes this call, and count."""
         if self.times is not None and self.fired >= self.times:
             return False
         if not _matches(self.match, call, symbol):
@@ -266,7 +266,7 @@ def _matches(match: Match | None, call: Call, symbol: str | None) -> bool:
 
 
 def _can_befall(fault: Fault, reply: Reply) -> bool:
-    """Tell whether a reply has what a fault breaks; a rule does not count those without."""
+    """Return whether a reply has what a fault breaks; a rule does not count those without."""
     if fault in _ROWS:
         return reply.rows >= (2 if fault in _OF_MANY else 1)
     return reply.tells_time or fault is not Fault.WRONG_CLOCK

@@ -99,7 +99,7 @@ class SyntheticMarket:
         return universe.outages()
 
     def listings(self, market_type: MarketType | str | None = None) -> list[Listing]:
-        """Give every symbol of all time, delisted ones included.
+        """Return every symbol of all time, delisted ones included.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class SyntheticMarket:
         return [listing for listing in every if kind is None or listing.market.type is kind]
 
     def listing(self, symbol: str) -> Listing:
-        """Give the listing of a unified symbol.
+        """Return the listing of a unified symbol.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class SyntheticMarket:
         return self._find(symbol).listing
 
     def candles(self, symbol: str, timeframe: Timeframe, interval: Interval) -> Candles:
-        """Give the truth: every complete candle that opens inside `interval`.
+        """Return the truth: every complete candle that opens inside `interval`.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class SyntheticMarket:
         return Candles(table.open_time, np.ascontiguousarray(table.columns[: VOLUME + 1].T) / scale)
 
     def bars(self, symbol: str, timeframe: Timeframe, interval: Interval, now_ms: int) -> Bars:
-        """Give what an exchange shows at `now_ms`; see `MarketSource.bars`."""
+        """Return what an exchange shows at `now_ms`; see `MarketSource.bars`."""
         line = self._find(symbol)
         forming = timeframe.floor(now_ms)
         tables = []
@@ -161,7 +161,7 @@ class SyntheticMarket:
         return Bars(table.open_time, table.columns, line.decimals)
 
     def ticker(self, symbol: str, now_ms: int) -> Ticker:
-        """Give the 24 hours before `now_ms`, rolling by the minute."""
+        """Return the ticker of the 24 hours before `now_ms`, rolling by the minute."""
         line = self._find(symbol)
         open_ms, minute = now_ms - DAY_MS, _MINUTE.floor(now_ms)
         window = Interval(_MINUTE.ceil(open_ms), minute)

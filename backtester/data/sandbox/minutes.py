@@ -176,7 +176,7 @@ class MinuteMaker:
         return self._paths.days(line.base, first_day, days + 1) + premium
 
     def _ticks(self, stretch: _Stretch) -> NDArray[np.int64]:
-        """Give the price at every minute's start and at the day's end, int64 (days, 1441)."""
+        """Return the price at every minute's start and at the day's end, int64 (days, 1441)."""
         line = stretch.line
         price = self._paths.minutes(line.base, stretch.first_day, stretch.levels)
         price *= line.base.usd * line.unit / line.quote.usd * 10**line.pair.price_decimals
@@ -222,7 +222,7 @@ def _fill_volumes(stretch: _Stretch, table: NDArray[np.int64]) -> None:
 
 
 def _lots_a_minute(stretch: _Stretch) -> NDArray[np.float64]:
-    """Give the mean volume of a minute for each day: the turnover is in dollars, lots are not."""
+    """Return the mean volume of a minute for each day: the turnover is in dollars, lots are not."""
     line = stretch.line
     index = np.arange(stretch.first_day, stretch.first_day + stretch.days, dtype=np.int64)
     busy = 0.5 + units(line.key ^ np.uint64(2), index)
@@ -232,7 +232,7 @@ def _lots_a_minute(stretch: _Stretch) -> NDArray[np.float64]:
 
 
 def _absent(stretch: _Stretch) -> NDArray[np.bool_] | None:
-    """Tell of every minute whether it has no candle; None when all have one."""
+    """Return, for every minute, whether it has no candle; None when all have one."""
     span, line = stretch.interval, stretch.line
     closed = [*span.subtract([line.life]), *universe.outages()]
     closed = [part for whole in closed if (part := whole.intersection(span))]

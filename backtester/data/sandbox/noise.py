@@ -41,7 +41,7 @@ _30, _27, _31, _11 = (np.uint64(shift) for shift in (30, 27, 31, 11))
 
 
 def key(*words: object) -> np.uint64:
-    """Give a 64-bit key for what `words` name."""
+    """Return a 64-bit key for what `words` name."""
     text = "\x1f".join(str(word) for word in words)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
@@ -88,7 +88,7 @@ def fields(words: NDArray[np.uint64], width: int) -> NDArray[np.uint64]:
 
 
 def growth(eighths: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give a factor close to ``exp(8 * eighths)``, from multiplications alone.
+    """Return a factor close to ``exp(8 * eighths)``, from multiplications alone.
 
     ``(1 + u + u²/2)⁸``: positive everywhere, within 2 % of the exponential up
     to a factor of four either way, which is all an invented price needs.
@@ -117,7 +117,7 @@ class Paths:
         self._block = lru_cache(maxsize=2048)(self._compute_block)
 
     def days(self, asset: Asset, first_day: int, count: int) -> NDArray[np.float64]:
-        """Give the logarithm of an asset's level at 00:00 UTC of consecutive days.
+        """Return the logarithm of an asset's level at 00:00 UTC of consecutive days.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class Paths:
     def minutes(
         self, asset: Asset, first_day: int, levels: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Give an asset's level at every minute of consecutive days, as a factor on its `usd`.
+        """Return an asset's level at every minute of consecutive days, as a factor on its `usd`.
 
         Parameters
         ----------

@@ -97,13 +97,13 @@ class ReplayMarket:
         return max(closes) + _SETTLED_MS
 
     def listings(self, market_type: MarketType | str | None = None) -> list[Listing]:
-        """Give every symbol of the folder; all are spot."""
+        """Return every symbol of the folder; all are spot."""
         if market_type is not None and MarketType.parse(market_type) is not MarketType.SPOT:
             return []
         return list(self._listings.values())
 
     def listing(self, symbol: str) -> Listing:
-        """Give the listing of a unified symbol.
+        """Return the listing of a unified symbol.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class ReplayMarket:
             ) from None
 
     def candles(self, symbol: str, timeframe: Timeframe, interval: Interval) -> Candles:
-        """Give the candles of the file that open inside `interval`.
+        """Return the candles of the file that open inside `interval`.
 
         Raises
         ------
@@ -140,11 +140,11 @@ class ReplayMarket:
         return tables[timeframe].within(interval)
 
     def bars(self, symbol: str, timeframe: Timeframe, interval: Interval, now_ms: int) -> Bars:
-        """Give what an exchange shows at `now_ms`; see `MarketSource.bars`."""
+        """Return what an exchange shows at `now_ms`; see `MarketSource.bars`."""
         return _bars(self._shown(symbol, timeframe, interval, now_ms))
 
     def ticker(self, symbol: str, now_ms: int) -> Ticker:
-        """Give the 24 hours before `now_ms`, by the finest candles there are of them."""
+        """Return the ticker of the 24 hours before `now_ms`, from the finest candles there are."""
         self.listing(symbol)
         open_ms = now_ms - _DAY_MS
         last_open, last = 0, 0.0

@@ -52,16 +52,16 @@ class Listing:
         return self.market.symbol
 
     def known_at(self, now_ms: int) -> bool:
-        """Tell whether the exchange has listed it by `now_ms`; delisted ones stay known."""
+        """Return whether the exchange has listed it by `now_ms`; delisted ones stay known."""
         return self.listed_ms <= now_ms
 
     def trading_at(self, now_ms: int) -> bool:
-        """Tell whether it can be traded at `now_ms`."""
+        """Return whether it can be traded at `now_ms`."""
         ended = self.delisted_ms is not None and self.delisted_ms <= now_ms
         return self.known_at(now_ms) and not ended
 
     def market_at(self, now_ms: int) -> Market:
-        """Give the market with `active` as it is at `now_ms`."""
+        """Return the market with `active` as it is at `now_ms`."""
         return replace(self.market, active=self.trading_at(now_ms))
 
 
@@ -133,15 +133,15 @@ class MarketSource(Protocol):
         ...
 
     def listings(self, market_type: MarketType | str | None = None) -> Sequence[Listing]:
-        """Give every symbol of all time, of one market type or of all."""
+        """Return every symbol of all time, of one market type or of all."""
         ...
 
     def candles(self, symbol: str, timeframe: Timeframe, interval: Interval) -> Candles:
-        """Give the truth: the complete candles that open inside `interval`."""
+        """Return the truth: the complete candles that open inside `interval`."""
         ...
 
     def bars(self, symbol: str, timeframe: Timeframe, interval: Interval, now_ms: int) -> Bars:
-        """Give what an exchange shows at `now_ms` of the candles that open inside `interval`.
+        """Return what an exchange shows, at `now_ms`, of the candles that open inside `interval`.
 
         The candle that is forming then holds what has been traded so far, and
         nothing opens at or after `now_ms`.
@@ -149,7 +149,7 @@ class MarketSource(Protocol):
         ...
 
     def ticker(self, symbol: str, now_ms: int) -> Ticker:
-        """Give the 24 hours before `now_ms`."""
+        """Return the ticker of the 24 hours before `now_ms`."""
         ...
 
 
@@ -161,7 +161,7 @@ def oldest(
     limit: int,
     now_ms: int,
 ) -> Bars:
-    """Give the first `limit` candles that open inside `interval`, however far apart they are.
+    """Return the first `limit` candles that open inside `interval`, however far apart they are.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def newest(
     limit: int,
     now_ms: int,
 ) -> Bars:
-    """Give the last `limit` candles that open inside `interval`, ascending; as `oldest`."""
+    """Return the last `limit` candles that open inside `interval`, ascending; as `oldest`."""
     windows = _windows(listing, timeframe, interval, limit, now_ms, forward=False)
     return _gather(source, listing, timeframe, windows, limit, now_ms, forward=False)
 

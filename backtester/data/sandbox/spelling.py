@@ -55,7 +55,7 @@ def decimals(values: NDArray[np.int64], places: int, padded: int) -> list[NDArra
 
 
 def literal(text: bytes, size: int) -> NDArray[np.uint8]:
-    """Give the same text for each of `size` rows."""
+    """Return the same text for each of `size` rows."""
     return np.broadcast_to(np.frombuffer(text, np.uint8), (size, len(text)))
 
 

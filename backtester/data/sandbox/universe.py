@@ -269,7 +269,7 @@ _OUTAGES = """
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Give every asset by name."""
+    """Return every asset by name."""
     words = _ASSETS.split()
     listed = [_asset(name, float(usd)) for name, usd in zip(words[::2], words[1::2], strict=True)]
     return {asset.name: asset for asset in (*listed, *_CURRENCIES)}
@@ -277,7 +277,7 @@ def assets() -> dict[str, Asset]:
 
 @cache
 def pairs() -> tuple[Pair, ...]:
-    """Give every line of the listing: spot, then swaps, then dated contracts."""
+    """Return every line of the listing: spot, then swaps, then dated contracts."""
     tables = ((MarketType.SPOT, _SPOT), (MarketType.SWAP, _SWAP), (MarketType.FUTURE, _FUTURE))
     return tuple(
         _pair(line.split(), kind) for kind, table in tables for line in table.strip().splitlines()
@@ -286,7 +286,7 @@ def pairs() -> tuple[Pair, ...]:
 
 @cache
 def outages() -> tuple[Interval, ...]:
-    """Give the halts of the whole exchange, in order."""
+    """Return the halts of the whole exchange, in order."""
     return tuple(
         Interval(*(_ms(word) for word in line.split())) for line in _OUTAGES.strip().splitlines()
     )

@@ -242,7 +242,7 @@ class DataStorage:
         }
 
     def data_exists(self, exchange_id: str, timeframe: str, market_type: str = "spot") -> bool:
-        """Tell whether a dataset is stored; a damaged file counts."""
+        """Return whether a dataset is stored; a damaged file counts."""
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         return key in set(self._home().store.keys())
 

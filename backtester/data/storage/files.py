@@ -38,7 +38,7 @@ _held = threading.local()
 
 
 def signature(path: Path) -> Signature | None:
-    """Give what changes whenever a file is replaced or grows: inode, size, time of change in ns.
+    """Return what changes whenever a file is replaced or grows: inode, size, time of change in ns.
 
     None where there is no file.
     """
@@ -129,7 +129,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged file a free second name, which it keeps when `path` is replaced.
+    """Link a damaged file to a free second name, which it keeps when `path` is replaced.
 
     Until then it stays in place too: a failed replacement does not turn damage into emptiness.
     """
@@ -139,14 +139,14 @@ def set_aside(path: Path) -> Path:
 
 
 def keep_original(path: Path) -> Path:
-    """Give another program's file a second name, which it keeps when `path` is replaced."""
+    """Link another program's file to a second name, which it keeps when `path` is replaced."""
     kept = _keep(path, chain(["original"], (f"original-{number}" for number in count(2))))
     _log.info("%s was written by another program and is kept as %s", path, kept.name)
     return kept
 
 
 def retire(path: Path) -> Path:
-    """Give a file that has been replaced by one of another form another name."""
+    """Rename a file that has been replaced by one in another format."""
     with writing(path):
         labels = chain(["moved"], (f"moved-{number}" for number in count(2)))
         names = (path.with_name(f"{path.name}.{label}") for label in labels)

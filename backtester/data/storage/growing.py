@@ -163,7 +163,7 @@ class GrowingStore:
         return sorted([*found, *self._sqlite.summary()], key=lambda one: one.name)
 
     def move(self, key: DatasetKey, storage: Storage) -> Path:
-        """Give a dataset another form; what it had is set aside under another name.
+        """Convert a dataset to another form; the old file is set aside under another name.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class GrowingStore:
         return self._sqlite if self._form(key) is Storage.SQLITE else self._pickles
 
     def _settled(self, key: DatasetKey) -> PickleStore | SqliteStore:
-        """Give the store of a dataset that is about to be written, moved there if need be."""
+        """Return the store of a dataset that is about to be written, moved there if need be."""
         form, size = self._cleared(key), self._pickle_bytes(key)
         wanted = self.storage
         if wanted is Storage.AUTO:
@@ -208,7 +208,7 @@ class GrowingStore:
         return self._store_of(key)
 
     def _cleared(self, key: DatasetKey) -> Storage:
-        """Give the form of a dataset, after setting aside what a killed move left beside it."""
+        """Return the form of a dataset, after setting aside what a killed move left beside it."""
         form = self._form(key)
         if form is Storage.SQLITE:
             self._retire(key, Storage.PICKLE)
@@ -229,7 +229,7 @@ class GrowingStore:
         )  # fmt: skip
 
     def _retire(self, key: DatasetKey, form: Storage) -> list[str]:
-        """Give the files of a form that a dataset no longer has other names."""
+        """Rename the files of a form that a dataset no longer has."""
         if form is Storage.SQLITE:
             return [self._sqlite.retire(key).name]
         paths = [self._pickles.path(key), self._pickles.journal_path(key)]

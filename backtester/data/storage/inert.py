@@ -76,7 +76,7 @@ class ForeignData:
     """Everything else that is plain; what is not is left out."""
 
     def candles(self, symbol: str) -> Candles:
-        """Give the candles of one symbol, without the rows that only pad it.
+        """Return the candles of one symbol, without the rows that only pad it.
 
         Every table of such a file carries the index of all symbols; a row
         without any of the five values is padding, not data. Rows out of order
@@ -392,7 +392,7 @@ class Reader:
         return where, array
 
     def may_be_numbers(self, cells: _Call) -> bool:
-        """Tell whether a block's cells should be an array of NumPy's."""
+        """Return whether a block's cells should be an array of NumPy's."""
         return cells.name != _BACKED_ARRAY
 
     def placement(self, call: _Call, columns: int) -> list[int]:
@@ -503,13 +503,13 @@ def _expect(truth: bool, otherwise: str) -> None:
 
 
 def _args(call: Any, name: str, kinds: tuple[type, ...], otherwise: str) -> tuple[Any, ...]:
-    """Give the arguments of a call of `name`, each of its kind; of any where that is object."""
+    """Return the arguments of a call of `name`, each of its kind; of any where that is object."""
     _expect(type(call) is _Call and call.name == name, otherwise)
     return _parts(call.args, kinds, otherwise)
 
 
 def _parts(value: Any, kinds: tuple[type, ...], otherwise: str) -> tuple[Any, ...]:
-    """Give the parts of a tuple; kinds as for `_args`."""
+    """Return the parts of a tuple; kinds as for `_args`."""
     if type(value) is not tuple or len(value) != len(kinds):
         raise _UnreadableError(otherwise)
     pairs = zip(value, kinds, strict=True)
@@ -605,7 +605,7 @@ def _dtype(call: Any) -> tuple[str, np.dtype[Any]]:
 
 
 def _backing(data: Any) -> Any:
-    """Give the array of NumPy's that one of pandas' own is made of: times, or texts."""
+    """Return the array of NumPy's that one of pandas' own is made of: times, or texts."""
     if type(data) is not _Call or data.name != _BACKED_ARRAY:
         return data
     state = data.state if type(data.state) is tuple else ()

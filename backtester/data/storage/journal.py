@@ -61,7 +61,7 @@ class Journal:
     """What is wrong behind that, if it is more than a record cut off by a kill."""
 
     def since(self, journal_id: str | None, offset: int) -> list[Answer]:
-        """Give the answers that the pickle does not have yet."""
+        """Return the answers that the pickle does not have yet."""
         if journal_id != self.id:
             return list(self.answers)
         return [

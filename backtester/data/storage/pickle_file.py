@@ -234,7 +234,7 @@ class PickleStore:
             raise
 
     def _sound_journal_bytes(self, key: DatasetKey) -> int:
-        """Give how far the journal can be appended to, scanning it only if others wrote to it."""
+        """Return how far the journal can be appended to, scanning it only if others wrote to it."""
         path = self.journal_path(key)
         now = files.signature(path)
         if now is None:
@@ -253,7 +253,7 @@ class PickleStore:
     def _symbols_of(
         self, key: DatasetKey, damage: CorruptDatasetError
     ) -> list[CorruptDatasetError]:
-        """Tell what a damaged file held, if at least its footer is sound."""
+        """Return what a damaged file held, if at least its footer is sound."""
         try:
             footer = _read_footer(self.path(key))
         except CorruptDatasetError:

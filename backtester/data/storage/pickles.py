@@ -101,7 +101,7 @@ class Machine:
         self._hashes: dict[int, Counter[int]] = {}
 
     def run(self) -> Any:
-        """Give the one value that the pickle describes.
+        """Return the one value that the pickle describes.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class Machine:
         return value
 
     def callee(self, what: Name | Call) -> str:
-        """Give the name under which a call of `what` is written down."""
+        """Return the name under which a call of `what` is written down."""
         if isinstance(what, Call):
             raise UnreadableError("it calls what another call would give")
         return what.text
@@ -243,7 +243,7 @@ class Machine:
 
 
 def is_key(value: object) -> bool:
-    """Tell whether a value may be a key: one of `ATOMS`, or a tuple of such."""
+    """Return whether a value may be a key: one of `ATOMS`, or a tuple of such."""
     if type(value) is tuple:
         return all(type(item) in ATOMS for item in value)
     return type(value) in ATOMS

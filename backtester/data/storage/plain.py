@@ -67,7 +67,7 @@ _INT_BITS = 2000  # pickle's short form of an integer, the only one that is read
 
 
 def rebuild_data(payload: dict[str, Any]) -> Any:
-    """Give the VectorBT Data object of a payload: what a plain `pickle.loads` calls.
+    """Return the VectorBT Data object of a payload: what a plain `pickle.loads` calls.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def unpack(chunk: bytes | memoryview, source: str = "the data") -> dict[str, Any
 
 
 def chunk_length(header: bytes | memoryview, source: str = "the data") -> int:
-    """Give the length of the chunk that begins with this header; errors as in `unpack`."""
+    """Return the length of the chunk that begins with this header; errors as in `unpack`."""
     with reading(source):
         return blosc.chunk_length(header)
 
@@ -296,7 +296,7 @@ def _has_parts(value: Any, parts: dict[str, Any]) -> bool:
 
 
 def _is_plain(container: Any, depth: int) -> bool:
-    """Tell whether there are only plain values in a container, nested no deeper than `depth`."""
+    """Return whether there are only plain values in a container, nested no deeper than `depth`."""
     items = container.values() if type(container) is dict else container
     return all(
         type(item) in (dict, list, tuple) and depth > 0 and _is_plain(item, depth - 1)

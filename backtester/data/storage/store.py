@@ -37,7 +37,7 @@ class Dataset:
     """Plain values only, such as ``{"volume_data": {"BTC/USDT": 1.2e9}}``."""
 
     def equals(self, other: Dataset) -> bool:
-        """Tell whether another holds the same, bit for bit."""
+        """Return whether another holds the same, bit for bit."""
         return (
             self.key == other.key
             # By its text, since a NaN is not equal to itself.
@@ -47,28 +47,28 @@ class Dataset:
         )
 
     def with_answers(self, answers: Iterable[Answer]) -> Dataset:
-        """Give the dataset after `answers`; see `Series.with_answers`."""
+        """Return the dataset after `answers`; see `Series.with_answers`."""
         series = dict(self.series)
         for symbol, own in grouped(answers).items():
             series[symbol] = series.get(symbol, Series()).with_answers(own)
         return Dataset(self.key, series, self.metadata)
 
     def select(self, symbols: Iterable[str] | None) -> Dataset:
-        """Give the dataset with only those of `symbols` that it has; None for all."""
+        """Return the dataset with only those of `symbols` that it has; None for all."""
         if symbols is None:
             return self
         wanted = {s: self.series[s] for s in symbols if s in self.series}
         return Dataset(self.key, wanted, self.metadata)
 
     def column(self, column: str) -> dict[str, Column]:
-        """Give one column of every series; see `Store.read_column`."""
+        """Return one column of every series; see `Store.read_column`."""
         return {
             symbol: (one.candles.open_time, one.candles.column(column))
             for symbol, one in self.series.items()
         }
 
     def showing(self, interval: Interval | None) -> Dataset:
-        """Give the dataset with only the candles inside `interval`; see `Series.showing`."""
+        """Return the dataset with only the candles inside `interval`; see `Series.showing`."""
         if interval is None:
             return self
         shown = {symbol: one.showing(interval) for symbol, one in self.series.items()}
@@ -161,7 +161,7 @@ class Store(Protocol):
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
     ) -> Mapping[str, SymbolSummary]:
-        """Tell what is held of a dataset, or of those of `symbols` that it has; see `read`."""
+        """Return what is held of a dataset, or of those of `symbols` that it has; see `read`."""
         ...
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:

@@ -129,7 +129,7 @@ def shaped(
     missing_columns: str | None,
     wrapper_kwargs: Mapping[str, Any] | None,
 ) -> Data:
-    """Give an answer the zone, the rows and the wrapper that VectorBT's own options ask for."""
+    """Apply VectorBT's own options to an answer: time zone, missing rows, wrapper."""
     options = {
         "tz_localize": tz_localize,
         "tz_convert": tz_convert,

@@ -204,7 +204,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return cls.pull(symbols, *args, **kwargs)
 
     def update(self, end: Any = None, **kwargs: Any) -> Self:
-        """Give a new object with the candles since the last.
+        """Return a new object with the candles since the last.
 
         Each symbol is asked for from its own last candle on, that candle included, since
         it may have been unfinished; a symbol that lags behind the others gets no hole.
@@ -282,7 +282,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return merging.merged(objects, Data, missing_index, missing_columns)
 
     def select(self, symbols: Any) -> Self:
-        """Give the object of some of the symbols, in the order named.
+        """Return the object of some of the symbols, in the order named.
 
         Parameters
         ----------
@@ -303,7 +303,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return self._replace(data={one: self.data[one] for one in chosen}, single_key=single)
 
     def resample(self, rule: str | Timeframe) -> Self:
-        """Give the candles of a longer timeframe.
+        """Return the candles of a longer timeframe.
 
         Each symbol by itself: its first and last candles may lie anywhere. Opens are the
         first, closes the last, volumes and counts the sum of a group. A group counts as
@@ -385,7 +385,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         level_name: str = "symbol",
         **unknown: Any,
     ) -> Any:
-        """Give columns by name: the exact one first, then one that differs only in case.
+        """Return columns by name: the exact one first, then one that differs only in case.
 
         Parameters
         ----------
@@ -440,7 +440,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return found[0] if feature is None and len(found) == 1 else found
 
     def concat(self, level_name: str = "symbol") -> dict[Any, Any]:
-        """Give every feature across the symbols, by feature; a Series is named by its symbol."""
+        """Return every feature across the symbols, by feature; a Series is named by its symbol."""
         first = next(iter(self.data.values()))
         names = [first.name] if isinstance(first, pd.Series) else self.features
         found = {name: self._across(at, level_name) for at, name in enumerate(names)}
@@ -485,7 +485,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
     # ------------------------------------------------------------------ files
 
     def dumps(self, **_kwargs: Any) -> bytes:
-        """Give the object as a pickle of plain types.
+        """Return the object as a pickle of plain types.
 
         Raises
         ------
@@ -548,7 +548,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
     # ------------------------------------------------------------------ inside
 
     def replace(self, *modes: Any, **changes: Any) -> Any:
-        """Give a changed copy; a note made on its wrapper later is not made on this one's."""
+        """Return a changed copy; a note made on its wrapper later is not made on this one's."""
         own = {f"_{n}": changes.pop(n) for n in ("single_key", "fetch_kwargs") if n in changes}
         changed = super().replace(*modes, **{"wrapper": self.wrapper.apart(), **changes})
         for name, value in own.items():
@@ -581,7 +581,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     @classmethod
     def _of(cls, other: Data, **changes: Any) -> Self:
-        """Give another object's content as this class."""
+        """Return an object of this class with another one's content."""
         if type(other) is cls and not changes:
             return other
         made: Self = other.replace(cls_=cls, **changes)
@@ -605,7 +605,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return position
 
     def _of_one_feature(self, name: Any, level_name: str) -> Any:
-        """Give the only feature, or some symbols of it, by name."""
+        """Return the only feature, or some symbols of it, by name."""
         across = self._across(0, level_name)
         names = name if isinstance(name, list) else [name]
         if all(one in self.symbols for one in names):
@@ -616,7 +616,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return across
 
     def _across(self, position: int, level_name: str = "symbol") -> Any:
-        """Give one feature of all symbols; put together once, and everyone's own to write to."""
+        """Return one feature of all symbols; put together once, and everyone's own to write to."""
         if self.single_key:
             (table,) = self.data.values()
             return (table if isinstance(table, pd.Series) else table.iloc[:, position]).copy()
@@ -671,12 +671,12 @@ def _frequency(timeframe: Timeframe) -> pd.Timedelta:
 
 
 def _is_own(cls: type[Data], method: str) -> bool:
-    """Tell whether a class brings a method that VectorBT leaves to its users."""
+    """Return whether a class brings a method that VectorBT leaves to its users."""
     return inspect.getattr_static(cls, method) is not inspect.getattr_static(_OpenData, method)
 
 
 def _indexed(wrapper: Wrapper, before: Any, after: Any) -> Wrapper | None:
-    """Give the wrapper of an indexed table; None where VectorBT must find out what it means."""
+    """Return the wrapper of an indexed table; None where VectorBT must find out what it means."""
     if isinstance(before, pd.DataFrame) and isinstance(after, pd.DataFrame) and after.shape[1]:
         return wrapper.replace(index=after.index, columns=after.columns)
     if len(before.index) < 2 or not isinstance(after, pd.Series):

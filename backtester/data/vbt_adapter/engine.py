@@ -31,7 +31,7 @@ def _pro() -> Any:
 
 
 def namespace() -> Any:
-    """Give what ``from backtester import vbt`` names: VectorBT PRO, or open source extended."""
+    """Return what ``from backtester import vbt`` gives: VectorBT PRO, or the extended open one."""
     if (pro := _pro()) is not None:
         return pro
     from backtester.data.vbt_adapter.extended import NAMESPACE

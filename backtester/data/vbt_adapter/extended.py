@@ -63,7 +63,7 @@ class Portfolio(_OpenPortfolio):  # type: ignore[misc]  # VectorBT ships no type
 
 
 def _closes(close: Any, options: dict[str, Any]) -> tuple[Any]:
-    """Give what VectorBT takes as closes, and note the step of the index in the options."""
+    """Return what VectorBT takes as closes, and note the step of the index in the options."""
     if not isinstance(close, _OpenData):
         return (close,)
     data = close if isinstance(close, Data) else close.replace(cls_=Data)
@@ -128,7 +128,7 @@ class PF(Portfolio):
         wrap_kwargs: Any = None,
         engine: str | None = None,
     ) -> Any:
-        """Give the value over time; VectorBT's own method `value`."""
+        """Return the value over time; VectorBT's own method `value`."""
         # Below its cache, which would look `value` up on this object again.
         return _OpenPortfolio.value.func(self, group_by, in_sim_order, wrap_kwargs, engine)
 

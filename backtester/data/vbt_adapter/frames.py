@@ -46,7 +46,7 @@ _MS_PER = {"s": 1_000, "ms": 1}
 
 
 def time_index(times: NDArray[np.int64]) -> pd.DatetimeIndex:
-    """Give the index of open times: named 'Open time', UTC, in nanoseconds.
+    """Return the index of open times: named 'Open time', UTC, in nanoseconds.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def frames_of(tables: Mapping[str, Candles]) -> tuple[pd.DatetimeIndex, dict[str
 
 
 def spread(candles: Candles, times: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give the values on `times`, which contain every open time of the table."""
+    """Return the values on `times`, which contain every open time of the table."""
     count = len(candles)
     if count == len(times):
         return candles.values
@@ -103,7 +103,7 @@ def spread(candles: Candles, times: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def tables_of(data: Any, timeframe: Timeframe | str | None = None) -> dict[str, Candles]:
-    """Give the candles of any VectorBT Data object, or of a dict of frames.
+    """Return the candles of any VectorBT Data object, or of a dict of frames.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def tables_of(data: Any, timeframe: Timeframe | str | None = None) -> dict[str, 
 
 
 def metadata_of(data: Any) -> dict[str, Any]:
-    """Give a copy of what a Data object keeps in ``wrapper._metadata``; {} where it keeps none."""
+    """Return a copy of a Data object's ``wrapper._metadata``; {} if it has none."""
     notes = getattr(getattr(data, "wrapper", None), "_metadata", None)
     return dict(notes) if isinstance(notes, Mapping) else {}
 
@@ -164,7 +164,7 @@ def _frames_by_symbol(data: Any) -> Mapping[Any, Any]:
 
 
 def times_of(index: Any, symbol: Any) -> NDArray[np.int64]:
-    """Give an index's times in UTC epoch milliseconds, int64 (n,); a naive one is UTC.
+    """Return an index's times in UTC epoch milliseconds, int64 (n,); a naive one is UTC.
 
     Raises
     ------
@@ -242,7 +242,7 @@ def position_of(names: list[Any], name: Any) -> int | None:
 
 
 def _is_frozen(values: NDArray[np.float64]) -> bool:
-    """Tell whether nobody can write to the memory below an array."""
+    """Return whether nobody can write to the memory below an array."""
     below: Any = values
     while isinstance(below, np.ndarray):
         if below.base is None:
@@ -262,6 +262,6 @@ def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_], symbol: Any, what:
 
 
 def own_rows(frame: pd.DataFrame | pd.Series) -> NDArray[np.bool_]:
-    """Tell of every row whether it is the symbol's own: not NaN throughout."""
+    """Return, for every row, whether it is the symbol's own: not NaN throughout."""
     present: NDArray[np.bool_] = np.asarray(frame.notna())
     return present if present.ndim == 1 else np.asarray(present.any(axis=1))

@@ -72,13 +72,13 @@ def _stepped(index: Any) -> Any:
 
 
 def share_index(data: Mapping[Any, Any]) -> bool:
-    """Tell whether all tables stand on the very same index, or on views of it."""
+    """Return whether all tables stand on the very same index, or on views of it."""
     first = next(iter(data.values())).index
     return all(table.index is first or table.index.is_(first) for table in data.values())
 
 
 def share_columns(data: Mapping[Any, Any]) -> bool:
-    """Tell whether all tables are frames with equal columns."""
+    """Return whether all tables are frames with equal columns."""
     first = next(iter(data.values()))
     return isinstance(first, pd.DataFrame) and all(
         isinstance(table, pd.DataFrame)

@@ -23,7 +23,7 @@ _ACCOUNTS = ("failures", "forming")
 
 
 def common_class(objects: Sequence[Any], least: type) -> type:
-    """Give the most specific class that all are instances of, and `least` where that is none."""
+    """Return the most specific class that all are instances of, and `least` where that is none."""
     common = next(c for c in type(objects[0]).__mro__ if all(isinstance(d, c) for d in objects))
     return common if issubclass(common, least) else least
 

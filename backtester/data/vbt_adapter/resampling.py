@@ -22,7 +22,7 @@ _WEEK = Timeframe(1, "w")
 
 
 def timeframe_of(data: Any) -> Timeframe | None:
-    """Tell the timeframe of a Data object: as it was asked for, else by its index."""
+    """Return the timeframe of a Data object: as it was asked for, else by its index."""
     asked = getattr(data, "fetch_kwargs", {}).get("timeframe")
     if isinstance(asked, str | Timeframe):
         return Timeframe.parse(asked)
@@ -93,7 +93,7 @@ def resampled(
 
 
 def _answered(times: NDArray[np.int64], source: Timeframe, target: Timeframe) -> list[Interval]:
-    """Tell where a symbol's history is known, by its own open times alone.
+    """Return where a symbol's history is known, by its own open times alone.
 
     From its first to its last candle where no group between them is empty: what is missing
     there lies inside the symbol's history (nobody traded, or an outage), and the exchange's

@@ -39,7 +39,7 @@ _OTHER_COMPRESSIONS = {".gz", ".bz2", ".xz", ".lzma", ".zip", ".zst", ".lz4"}
 
 
 def dump(data: Data) -> bytes:
-    """Give an object as a pickle of plain types."""
+    """Return an object as a pickle of plain types."""
     return plain.dump(_payload(data))
 
 
@@ -89,7 +89,7 @@ def _payload(data: Data) -> dict[str, Any]:
 
 
 def _series(data: Data) -> dict[str, Series] | None:
-    """Give the candles of an object that holds nothing else; None for any other."""
+    """Return the candles of an object that holds nothing else; None for any other."""
     try:
         times = times_of(data.index, "the data")
     except CandleError:
@@ -140,7 +140,7 @@ def _column(column: pd.Series, what: str) -> Any:
 
 
 def _fingerprint(value: Any, start: int = 0) -> int:
-    """Give a checksum of a tree of plain values, `crc32` entries left out."""
+    """Return a checksum of a tree of plain values, `crc32` entries left out."""
     if isinstance(value, bytes):
         return zlib.crc32(value, start)
     if isinstance(value, dict):

@@ -61,7 +61,7 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
         return {"_metadata"}
 
     def replace(self, *modes: Any, **kwargs: Any) -> Wrapper:
-        """Give a changed copy; a note made on it later is not made on this one."""
+        """Return a changed copy; a note made on it later is not made on this one."""
         other: Wrapper = super().replace(*modes, **kwargs)
         other._metadata = dict(other._metadata)
         return other
@@ -74,7 +74,7 @@ class Wrapper(ArrayWrapper):  # type: ignore[misc]  # VectorBT ships no types
     __hash__ = None  # type: ignore[assignment]  # as VectorBT's
 
     def apart(self) -> Wrapper:
-        """Give an equal wrapper to note things on."""
+        """Return an equal wrapper to note things on."""
         other = Wrapper(**self.config)
         other._metadata = dict(self._metadata)
         return other

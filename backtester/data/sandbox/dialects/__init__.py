@@ -62,7 +62,7 @@ class Reply:
     content_type: str = "application/json"
 
     def with_headers(self, headers: Mapping[str, str]) -> Reply:
-        """Give the same reply with more headers."""
+        """Return the same reply with more headers."""
         return replace(self, headers={**self.headers, **headers})
 
 
@@ -88,19 +88,19 @@ class Dialect(Protocol):
     """Keys of ccxt's ``urls['api']``, nested as there, and the paths behind them."""
 
     def family(self, path: str) -> str | None:
-        """Give the group of endpoints that share one weight limit; None for foreign paths."""
+        """Return the group of endpoints that share one weight limit; None for foreign paths."""
         ...
 
     def limit(self, call: Call) -> int:
-        """Give the weight that a window allows in a call's family."""
+        """Return the weight that a window allows in a call's family."""
         ...
 
     def weight(self, call: Call) -> int:
-        """Give what a call costs."""
+        """Return the weight of a call."""
         ...
 
     def symbol(self, call: Call) -> str | None:
-        """Give the unified symbol a call asks for; None when it asks for none or many."""
+        """Return the unified symbol a call asks for; None when it asks for none or many."""
         ...
 
     def answer(self, call: Call, now_ms: int) -> Reply:
@@ -108,7 +108,7 @@ class Dialect(Protocol):
         ...
 
     def weight_headers(self, used: int) -> dict[str, str]:
-        """Give the headers that tell a client what it has used of this minute."""
+        """Return the headers that tell a client how much weight it has used in this window."""
         ...
 
     def limited(self, call: Call, retry_after_s: int) -> Reply:
@@ -132,7 +132,7 @@ class Dialect(Protocol):
         ...
 
     def with_clock_off(self, reply: Reply, offset_ms: int) -> Reply:
-        """Give a reply that tells the time with a wrong one."""
+        """Return a reply that tells the time, with its clock off by `offset_ms`."""
         ...
 
     def rows_of(self, reply: Reply) -> list[list[Any]]:
@@ -140,14 +140,14 @@ class Dialect(Protocol):
         ...
 
     def with_rows(self, reply: Reply, rows: list[list[Any]]) -> Reply:
-        """Give the same page with other rows."""
+        """Return the same page with other rows."""
         ...
 
 
 def dialect_for(
     name: str, market: MarketSource, weight_limits: Mapping[str, int] | None = None
 ) -> Dialect:
-    """Give a dialect by name: what `make` of the module of that name makes.
+    """Return a dialect by name: what `make` of the module of that name makes.
 
     Raises
     ------

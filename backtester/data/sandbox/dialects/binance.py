@@ -134,7 +134,7 @@ class Binance:
         return self._limits[call.family]
 
     def weight(self, call: Call) -> int:
-        """Give a call's weight, by the tables of Binance's documentation."""
+        """Return a call's weight, by the tables of Binance's documentation."""
         spot, endpoint = call.family == "spot", _endpoint(call)
         if endpoint == "klines":
             return 2 if spot else _klines_weight(call.params.get("limit", ""))
@@ -383,7 +383,7 @@ def _ticker_weight(params: Mapping[str, str]) -> int:
 
 
 def _settled_ms(question: _Question, bars: Bars) -> int | None:
-    """Give the moment from which the answer can no longer change; None while it always can."""
+    """Return the moment from which the answer can no longer change; None while it always can."""
     if question.start is not None and len(bars) == question.limit:
         return question.timeframe.next(int(bars.open_time[-1]))
     return None if question.end is None else question.timeframe.next(question.end)

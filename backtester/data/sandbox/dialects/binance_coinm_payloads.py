@@ -24,7 +24,7 @@ __all__ = ["contract", "dollars", "id_of", "in_contracts", "listings", "ticker"]
 
 
 def listings(contracts: Iterable[Listing]) -> dict[str, Listing]:
-    """Give those listings that are served coin-margined too, by Binance's id."""
+    """Return those listings that are served coin-margined too, by Binance's id."""
     return {
         id_of(item): item
         for item in contracts
@@ -33,13 +33,13 @@ def listings(contracts: Iterable[Listing]) -> dict[str, Listing]:
 
 
 def id_of(listing: Listing) -> str:
-    """Give Binance's id: ``BTCUSD_PERP``, dated contracts as ``BTCUSD_261225``."""
+    """Return Binance's id: ``BTCUSD_PERP``, dated contracts as ``BTCUSD_261225``."""
     dated = listing.market.id.partition("_")[2]
     return f"{listing.market.base}USD_{dated or 'PERP'}"
 
 
 def dollars(listing: Listing) -> int:
-    """Give the size of a contract, US dollars."""
+    """Return the size of a contract, US dollars."""
     return 100 if listing.market.base == "BTC" else 10
 
 

@@ -24,7 +24,7 @@ def rows(bars: Bars, *, spot: bool) -> list[list[str]]:
 
 
 def id_of(listing: Listing) -> str:
-    """Give Bitget's id: ``BTCUSDT``, dated contracts as ``BTCUSDTU26``."""
+    """Return Bitget's id: ``BTCUSDT``, dated contracts as ``BTCUSDTU26``."""
     pair = listing.market.base + listing.market.quote
     if listing.expiry_ms is None:
         return pair

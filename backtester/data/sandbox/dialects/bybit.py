@@ -233,5 +233,5 @@ def _invalid(parameter: str) -> Reply:
 
 
 def _error(code: int, message: str) -> Reply:
-    """Give an error: its status is 200, only the code in the body says that it is one."""
+    """Return an error: its status is 200, only the code in the body says that it is one."""
     return reply({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}, "time": 0})

@@ -25,7 +25,7 @@ def rows(bars: Bars) -> list[list[str]]:
 
 
 def id_of(listing: Listing) -> str:
-    """Give Bybit's id: ``BTCUSDT``, dated contracts as ``BTCUSDT-25SEP26``."""
+    """Return Bybit's id: ``BTCUSDT``, dated contracts as ``BTCUSDT-25SEP26``."""
     pair = listing.market.base + listing.market.quote
     if listing.expiry_ms is None:
         return pair

@@ -178,7 +178,7 @@ class Coinbase:
 
 
 def _shown(listing: Listing, now_ms: int) -> bool:
-    """Tell whether it is listed: contracts go when they end, spot stays, no longer trading."""
+    """Return whether it is listed: contracts go when they end, spot stays, no longer trading."""
     if listing.market.type is MarketType.SPOT:
         return listing.known_at(now_ms)
     return listing.trading_at(now_ms)

@@ -43,7 +43,7 @@ def _iso(ms: int) -> str:
 
 
 def product_id(listing: Listing) -> str:
-    """Give Coinbase's id: ``BTC-USDT``, ``BTC-20DEC30-CDE``, ``BTC-26DEC25-CDE``."""
+    """Return Coinbase's id: ``BTC-USDT``, ``BTC-20DEC30-CDE``, ``BTC-26DEC25-CDE``."""
     market = listing.market
     if market.type is _SPOT:
         return f"{market.base}-{market.quote}"

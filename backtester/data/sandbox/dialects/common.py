@@ -37,12 +37,12 @@ def whole(call: Call, name: str, refuse: Callable[[str], Reply], *, digits: int 
 
 
 def reply(payload: object, status: int = 200, *, tells_time: bool = False) -> Reply:
-    """Give a JSON reply."""
+    """Return a JSON reply."""
     return Reply(status, orjson.dumps(payload), tells_time=tells_time)
 
 
 def web_page(status: int) -> Reply:
-    """Give what a front server shows when the exchange behind it cannot be reached."""
+    """Return what a front server shows when the exchange behind it cannot be reached."""
     page = f"<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>"
     return Reply(status, page.encode(), content_type="text/html")
 

@@ -31,7 +31,7 @@ _NAMES: Final = ("t", "o", "h", "l", "c", "v")
 
 
 def id_of(listing: Listing) -> str:
-    """Give Gate's id: ``BTC_USDT``, dated contracts as ``BTC_USDT_20261225``."""
+    """Return Gate's id: ``BTC_USDT``, dated contracts as ``BTC_USDT_20261225``."""
     pair = f"{listing.market.base}_{listing.market.quote}"
     if listing.expiry_ms is None:
         return pair
@@ -39,7 +39,7 @@ def id_of(listing: Listing) -> str:
 
 
 def multiplier(listing: Listing) -> str:
-    """Give the size of a contract in base units: a tenth of the market's lot."""
+    """Return the size of a contract in base units: a tenth of the market's lot."""
     return _step(listing.lot_decimals + 1)
 
 
@@ -68,7 +68,7 @@ def contract_rows(bars: Bars, listing: Listing) -> list[dict[str, object]]:
 
 
 def plain_row(row: Any) -> list[Any]:
-    """Give milliseconds, four prices and volume of a candle of either kind."""
+    """Return milliseconds, four prices and volume of a candle of either kind."""
     if isinstance(row, dict):
         return [row["t"] * 1000, *(row[name] for name in _NAMES[1:])]
     return [int(row[0]) * 1000, row[5], row[3], row[4], row[2], row[6]]

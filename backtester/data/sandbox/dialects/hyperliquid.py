@@ -167,7 +167,7 @@ class Hyperliquid:
         return replace(reply(rows), page=Page(listing.symbol, timeframe), rows=len(rows))
 
     def _bars(self, listing: Listing, timeframe: Timeframe, window: Interval, now_ms: int) -> Bars:
-        """Give those of the newest candles that open in the window, both bounds counting."""
+        """Return those of the newest candles that open in the window, both bounds counting."""
         shown = Interval(max(window.start, timeframe.next(now_ms, 1 - _REACH)), now_ms + 1)
         if shown.start >= window.end:
             shown = Interval(now_ms, now_ms + 1)

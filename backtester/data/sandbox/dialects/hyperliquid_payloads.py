@@ -28,7 +28,7 @@ _SPOT_QUOTES: Final = ("USDC", "USDT")
 
 
 def perpetuals(contracts: Iterable[Listing]) -> dict[str, Listing]:
-    """Give those contracts that are served, by coin."""
+    """Return those contracts that are served, by coin."""
     return {
         item.market.base: item
         for item in contracts
@@ -37,7 +37,7 @@ def perpetuals(contracts: Iterable[Listing]) -> dict[str, Listing]:
 
 
 def pairs(spots: Iterable[Listing]) -> dict[str, Listing]:
-    """Give those pairs that are served, as ``@`` and their number: nobody else names them."""
+    """Return those pairs that are served, as ``@`` and their number: nobody else names them."""
     served = [item for item in spots if item.market.quote in _SPOT_QUOTES]
     return {f"@{number}": item for number, item in enumerate(served)}
 

@@ -161,7 +161,7 @@ class Kraken:
         return payloads.filled_rows(grid, earlier, bars, listing.price_decimals)
 
     def _before(self, listing: Listing, timeframe: Timeframe, end: int, now_ms: int) -> Bars:
-        """Give the last candle before a time: its close is what silence is filled with."""
+        """Return the last candle before a time: its close is what silence is filled with."""
         return newest(self._market, listing, timeframe, Interval(0, end), 1, now_ms)
 
     def _asked(self, name: str, now_ms: int) -> tuple[str, Listing]:
@@ -173,7 +173,7 @@ class Kraken:
     # ----------------------------------------------------------------- listings and tickers
 
     def _trading(self, now_ms: int) -> dict[str, Listing]:
-        """Give what can be traded: pairs that are delisted vanish."""
+        """Return what can be traded: pairs that are delisted vanish."""
         return {pair: one for pair, one in self._listings.items() if one.trading_at(now_ms)}
 
     def _assets(self, call: Call, now_ms: int) -> Reply:

@@ -48,14 +48,14 @@ def _altname(name: str) -> str:
 
 
 def pair_id(market: Market) -> str:
-    """Give Kraken's id: with both class letters where both assets have one, else with none."""
+    """Return Kraken's id: with both class letters where both assets have one, else with none."""
     if _OWN_NAMES.keys() >= {market.base, market.quote}:
         return _asset_id(market.base) + _asset_id(market.quote)
     return _altname(market.base) + _altname(market.quote)
 
 
 def names(market: Market) -> set[str]:
-    """Give all names that Kraken understands for a pair."""
+    """Return all names that Kraken understands for a pair."""
     base, quote = _altname(market.base), _altname(market.quote)
     return {pair_id(market), base + quote, f"{base}/{quote}"}
 

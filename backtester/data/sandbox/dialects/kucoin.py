@@ -141,7 +141,7 @@ class KuCoin:
     # ----------------------------------------------------------------- failures
 
     def weight_headers(self, used: int) -> dict[str, str]:
-        """Give what remains of the pool; how long it lasts is only told where it is empty."""
+        """Return what remains of the pool; how long it lasts is only told where it is empty."""
         remaining = str(max(self._pool - used, 0))
         return {"gw-ratelimit-limit": str(self._pool), "gw-ratelimit-remaining": remaining}
 
@@ -197,7 +197,7 @@ class KuCoin:
     # ----------------------------------------------------------------- listings and tickers
 
     def _trading(self, host: str, now_ms: int) -> list[Listing]:
-        """Give what can be traded: what is delisted or delivered vanishes."""
+        """Return what can be traded: what is delisted or delivered vanishes."""
         return [one for one in self._listings[host].values() if one.trading_at(now_ms)]
 
     def _currencies(self, call: Call, now_ms: int) -> Reply:

@@ -27,7 +27,7 @@ _QUARTERS: Final = {3: "H", 6: "M", 9: "U", 12: "Z"}
 
 
 def symbol_id(listing: Listing) -> str:
-    """Give KuCoin's id: ``BTC-USDT``, ``XBTUSDTM``, ``XBTMZ26``."""
+    """Return KuCoin's id: ``BTC-USDT``, ``XBTUSDTM``, ``XBTMZ26``."""
     market = listing.market
     if market.type is MarketType.SPOT:
         return f"{market.base}-{market.quote}"
@@ -60,7 +60,7 @@ def klines(listing: Listing, bars: Bars) -> list[list[float]]:
 
 
 def in_order(row: list[Any]) -> list[Any]:
-    """Give a row as milliseconds, open, high, low, close and the rest, of whichever host."""
+    """Return a row as milliseconds, open, high, low, close and the rest, of whichever host."""
     if not isinstance(row[0], str):
         return row
     time, opened, closed, high, low, *rest = row

@@ -225,7 +225,7 @@ class Mexc:
 
 
 def _endpoint(call: Call) -> str:
-    """Give the endpoint's name, without the contract that stands in its path."""
+    """Return the endpoint's name, without the contract that stands in its path."""
     root = next(root for root, family in _ROOTS.items() if family == call.family)
     name = call.path.removeprefix(root)
     return "kline" if name.startswith("kline/") else name

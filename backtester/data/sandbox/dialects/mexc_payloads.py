@@ -28,13 +28,13 @@ _NAMES: Final = ("time", "open", "high", "low", "close", "vol")
 
 
 def id_of(listing: Listing) -> str:
-    """Give MEXC's id: ``BTCUSDT`` on spot, ``BTC_USDT`` on contracts."""
+    """Return MEXC's id: ``BTCUSDT`` on spot, ``BTC_USDT`` on contracts."""
     spot = listing.market.type is MarketType.SPOT
     return f"{listing.market.base}{'' if spot else '_'}{listing.market.quote}"
 
 
 def contract_size(listing: Listing) -> float:
-    """Give the size of a contract in base units: a tenth of the market's lot."""
+    """Return the size of a contract in base units: a tenth of the market's lot."""
     return float(f"1e-{listing.lot_decimals + 1}")
 
 
@@ -52,7 +52,7 @@ def rows(bars: Bars, timeframe: Timeframe) -> list[list[Any]]:
 
 
 def contract_rows(bars: Bars, listing: Listing) -> list[list[Any]]:
-    """Give milliseconds, four prices and contracts of candles, as numbers."""
+    """Return milliseconds, four prices and contracts of candles, as numbers."""
     prices = [[float(text) for text in column] for column in columns_of_text(bars, range(4))]
     if bars.decimals is None:
         size = contract_size(listing)

@@ -46,7 +46,7 @@ def _in_contracts(bars: Bars) -> list[str]:
 
 
 def id_of(listing: Listing) -> str:
-    """Give OKX's id: ``BTC-USDT``, ``BTC-USDT-SWAP``, ``BTC-USDT-260925``."""
+    """Return OKX's id: ``BTC-USDT``, ``BTC-USDT-SWAP``, ``BTC-USDT-260925``."""
     market = listing.market
     pair = f"{market.base}-{market.quote}"
     if market.type is MarketType.SPOT:
