@@ -44,7 +44,7 @@ from backtester.data.fetching.data_fetcher import (
     load_data,
     update_data,
 )
-from backtester.data.fetching.fetcher import ATTEMPTS
+from backtester.data.fetching.retries import ATTEMPTS
 from backtester.data.sandbox import Fault
 from backtester.data.storage import files
 from backtester.data.storage.data_storage import DataStorage

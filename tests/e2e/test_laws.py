@@ -32,7 +32,7 @@ from backtester.data.errors import (
 )
 from backtester.data.events import Event, PageFetched, Retrying
 from backtester.data.fetching.data_fetcher import fetch_data, load_data, update_data
-from backtester.data.fetching.fetcher import ATTEMPTS
+from backtester.data.fetching.retries import ATTEMPTS
 from backtester.data.home import home_in
 from backtester.data.model import Coverage, Interval, Timeframe
 from backtester.data.sandbox import Fault, SandboxServer, SyntheticMarket

@@ -33,11 +33,11 @@ _WORKER = """
 import os, signal, sys, threading
 from dataclasses import replace
 from backtester.data.errors import DataError
-from backtester.data.fetching import capabilities, fetcher
+from backtester.data.fetching import capabilities, retries
 from backtester.data.fetching.archives.plan import Source
 import backtester.data.fetching.online, backtester.data.storage.pickle_file, ccxt.async_support
 
-fetcher._wait = lambda _state: 0.001
+retries._wait = lambda _attempt, _error: 0.001
 for place, row in capabilities._TABLE.items():
     capabilities._TABLE[place] = replace(row, page_size={page})
 

@@ -23,7 +23,7 @@ from backtester.data.errors import (
     NotServedError,
 )
 from backtester.data.events import Event, PageFetched
-from backtester.data.fetching import fetcher
+from backtester.data.fetching import retries
 from backtester.data.model import Interval, Served, Timeframe
 from backtester.data.sandbox import Fault, SandboxServer
 from backtester.data.sandbox.faults import Rule
@@ -60,7 +60,7 @@ class Histories(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setenv("BACKTESTER_STATE_DIR", str(self.home / "state"))
         self.patch.setattr(time, "time_ns", lambda: self.clock() * 1_000_000)
-        self.patch.setattr(fetcher, "_wait", lambda _state: 0.0)
+        self.patch.setattr(retries, "_wait", lambda _attempt, _error: 0.0)
         server = SandboxServer(MARKET, clock=self.clock).start()
         self.world = World(
             server,

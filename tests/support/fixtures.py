@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backtester.data.fetching import fetcher
+from backtester.data.fetching import retries
 from backtester.data.sandbox import SandboxServer
 from tests.support.world import MARKET, Clock, World
 
@@ -27,7 +27,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry at once: the number of tries stays, only the waits between them go."""
-    monkeypatch.setattr(fetcher, "_wait", lambda _state: 0.0)
+    monkeypatch.setattr(retries, "_wait", lambda _attempt, _error: 0.0)
 
 
 @pytest.fixture

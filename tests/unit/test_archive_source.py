@@ -12,7 +12,7 @@ import pytest
 from backtester.data.candles import Candles, overlay
 from backtester.data.errors import ExchangeUnavailableError
 from backtester.data.events import Event, PageFetched
-from backtester.data.fetching import fetcher
+from backtester.data.fetching import retries
 from backtester.data.fetching.archives import plan
 from backtester.data.fetching.archives import source as source_module
 from backtester.data.fetching.archives.plan import Source
@@ -96,7 +96,7 @@ class Run:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "_wait", lambda _state: 0.0)
+    monkeypatch.setattr(retries, "_wait", lambda _attempt, _error: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_archives_that_cannot_be_reached_are_left_alone_after_the_first_try() ->
 
     run = Run(Deaf(), BTC, "1h", "2020-01-01", "2025-01-01")
     assert run.left == [run.whole]
-    assert run.archives.requests <= 6 * fetcher.ATTEMPTS
+    assert run.archives.requests <= 6 * retries.ATTEMPTS
 
 
 @pytest.mark.parametrize(("status", "tries"), [(503, 2), (429, 2), (403, 1), (400, 1)])

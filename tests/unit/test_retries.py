@@ -14,8 +14,8 @@ from backtester.data.errors import (
     RateLimitedError,
 )
 from backtester.data.events import Event, Retrying
-from backtester.data.fetching import fetcher
-from backtester.data.fetching.fetcher import ATTEMPTS, DEADLINE_S, trying
+from backtester.data.fetching import retries
+from backtester.data.fetching.retries import ATTEMPTS, DEADLINE_S, trying
 
 
 class Failing:
@@ -26,13 +26,13 @@ class Failing:
         self.now_s = 0.0
         self.waits: list[float] = []
         self._error, self._takes_s = error, takes_s
-        monkeypatch.setattr(fetcher, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: self.now_s))
 
         async def sleep(seconds: float) -> None:
             self.waits.append(seconds)
             self.now_s += seconds
 
-        monkeypatch.setattr(fetcher, "_sleep", sleep)
+        monkeypatch.setattr(retries, "_sleep", sleep)
 
     async def __call__(self) -> None:
         self.tries += 1

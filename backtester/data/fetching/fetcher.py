@@ -8,19 +8,11 @@ symbol's failure from touching the others.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    wait_random_exponential,
-)
 
 from backtester.data.candles import Answer, Candles
 from backtester.data.errors import (
@@ -32,7 +24,7 @@ from backtester.data.errors import (
     RateLimitedError,
     TransientFetchError,
 )
-from backtester.data.events import Event, FetchPlanned, PageFetched, Retrying, SymbolFailed
+from backtester.data.events import Event, FetchPlanned, PageFetched, SymbolFailed
 from backtester.data.fetching.archives.plan import SAMPLE
 from backtester.data.fetching.exchange import Exchange
 from backtester.data.fetching.paging import (
@@ -50,24 +42,19 @@ from backtester.data.fetching.planning import (
     pages_needed,
     reachable_from,
 )
+from backtester.data.fetching.retries import trying
 from backtester.data.model import Interval, Market, Served, Timeframe
 
 if TYPE_CHECKING:
     from backtester.data.fetching.archives.source import ArchiveSource
 
-__all__ = ["Fetcher", "SeriesJob", "trying"]
+__all__ = ["Fetcher", "SeriesJob"]
 
 T = TypeVar("T")
 
 IN_FLIGHT = 24
 """Requests under way at once, at the most: enough for any budget at 200 ms, few enough to hold in
 memory. See `Exchange.at_once`."""
-ATTEMPTS = 6
-"""Tries of one window: with the waits between them about half a minute of trouble."""
-DEADLINE_S = 300.0
-"""From its first failure on, how long something is tried again: a failure whose wait would end
-later is final. The budget's own waits before that count for nothing."""
-_LONGEST_WAIT_S = 15.0
 _BYTES_PER_CANDLE = 48
 _PAGES_WORTH_A_PROBE = 4
 """From so many pages on, asking for the inception first costs less than it may save."""
@@ -376,78 +363,6 @@ class Fetcher:
             if self._last_success < begun:
                 self._stop = error
             raise
-
-
-async def trying(
-    work: Callable[[], Awaitable[T]],
-    what: str,
-    on_event: Callable[[Event], None],
-    *,
-    attempts: int = ATTEMPTS,
-) -> T:
-    """Do something, again after a failure that may pass, with a growing wait.
-
-    Parameters
-    ----------
-    work : callable
-        Gives a new awaitable for every try.
-    what : str
-        The symbol or exchange it is about, for the event.
-    on_event : callable
-    attempts : int
-
-    Raises
-    ------
-    TransientFetchError
-        The last failure: after so many tries, or when the next would come more than
-        `DEADLINE_S` after the first failure.
-    """
-    failed_at: float | None = None
-
-    def too_late(state: RetryCallState) -> bool:
-        nonlocal failed_at
-        now = time.monotonic()
-        failed_at = now if failed_at is None else failed_at
-        error = state.outcome.exception() if state.outcome else None
-        wait_s = max(state.upcoming_sleep, getattr(error, "retry_after_s", None) or 0.0)
-        return now + wait_s - failed_at > DEADLINE_S
-
-    def report(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        wait = state.next_action.sleep if state.next_action else 0.0
-        on_event(Retrying(what, state.attempt_number, float(wait), str(error)))
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(TransientFetchError),
-        stop=lambda state: state.attempt_number >= attempts or too_late(state),
-        wait=_wait,
-        sleep=_sleep,
-        before_sleep=report,
-        reraise=True,
-    )
-
-    async def attempt() -> T:
-        return await work()
-
-    return await retrying(attempt)
-
-
-_sleep = asyncio.sleep
-_backoff = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S)
-
-
-def _wait(state: RetryCallState) -> float:
-    """Wait longer after each try, and by chance, so that not all come back at once.
-
-    After a 429 not at all, since the budget holds everyone back; and long at once where the
-    exchange says that it is being worked on.
-    """
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, RateLimitedError):
-        return 0.0
-    if getattr(error, "ccxt_error", None) == "OnMaintenance":
-        return _LONGEST_WAIT_S * random.uniform(0.5, 1.0)
-    return 0.2 + float(_backoff(state))
 
 
 async def _in_parallel(work: Iterator[Awaitable[None]], at_once: int) -> None:

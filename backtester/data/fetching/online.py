@@ -18,10 +18,11 @@ from backtester.data.fetching.archives.deep import DeepArchive
 from backtester.data.fetching.archives.plan import Source, deep_only, deep_timeframes
 from backtester.data.fetching.archives.source import ArchiveSource
 from backtester.data.fetching.exchange import Exchange
-from backtester.data.fetching.fetcher import Fetcher, SeriesJob, trying
+from backtester.data.fetching.fetcher import Fetcher, SeriesJob
 from backtester.data.fetching.keeper import Keeper
 from backtester.data.fetching.paging import Reader
 from backtester.data.fetching.pipeline import Task
+from backtester.data.fetching.retries import trying
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.model import Interval, Market, MarketType, Timeframe, format_ms
 

@@ -12,10 +12,10 @@ import numpy as np
 from backtester.data.candles import Candles
 from backtester.data.errors import CandleError, DataError
 from backtester.data.fetching.exchange import Exchange
-from backtester.data.fetching.fetcher import trying
 from backtester.data.fetching.online import in_thread, markets_of
 from backtester.data.fetching.paging import Ask
 from backtester.data.fetching.planning import reachable_from
+from backtester.data.fetching.retries import trying
 from backtester.data.fetching.symbols import SymbolBook
 from backtester.data.home import Home
 from backtester.data.importing.names import unified

@@ -24,8 +24,9 @@ from backtester.data.events import PageFetched
 from backtester.data.fetching.archives import reader
 from backtester.data.fetching.archives.plan import ArchiveFile, sunken_files
 from backtester.data.fetching.archives.source import ArchiveConflict, ArchiveSource
-from backtester.data.fetching.fetcher import SeriesJob, trying
+from backtester.data.fetching.fetcher import SeriesJob
 from backtester.data.fetching.paging import Ask, Finding
+from backtester.data.fetching.retries import trying
 from backtester.data.model import Interval, Market, Served, Timeframe, format_ms
 from backtester.data.resampling import reduce_groups, rule_of
 

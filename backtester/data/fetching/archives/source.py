@@ -37,8 +37,9 @@ from backtester.data.fetching.archives.plan import (
     proven,
     sample,
 )
-from backtester.data.fetching.fetcher import ATTEMPTS, SeriesJob, trying
+from backtester.data.fetching.fetcher import SeriesJob
 from backtester.data.fetching.paging import Ask, Finding
+from backtester.data.fetching.retries import ATTEMPTS, trying
 from backtester.data.model import Interval, Market, Served, Timeframe, format_ms
 
 __all__ = ["ArchiveConflict", "ArchiveLeft", "ArchiveSource"]
