@@ -25,18 +25,18 @@ INTRODUCTION = """\
 # The command
 
 `vbt-data` is installed with the package. `backtester/scripts/fetch_data_cli.py` and
-`backtester/scripts/fetch` are its `fetch` without a subcommand, and run from a bare checkout.
+`backtester/scripts/fetch` run `vbt-data fetch` straight from a checkout.
 
 Data goes to stdout, progress and logs to stderr. Exit code 0: all done; 1: something failed;
-2: wrong usage; 130: interrupted; 141: nobody reads the output any more. `--json` prints one JSON
-object in every case; where nothing came it has `error` with `type` and `message`.
+2: wrong usage; 130: interrupted; 141: broken pipe. `--json` always prints exactly one JSON object;
+if the command failed altogether, it has `error` with `type` and `message`.
 
-This page is written by `make docs`.
+`make docs` generates this page.
 """
 
 
 def render() -> str:
-    """Give the page: every command's own help."""
+    """Return the page: the help of every command."""
     runner = CliRunner()
     parts = [INTRODUCTION]
     for words in ((), *((name,) for name in COMMANDS)):

@@ -1,4 +1,4 @@
-"""The commands: flags in, exit codes out; everything else is the library's.
+"""The command line: flags in, exit codes out; the library does the work.
 
 Data goes to stdout, progress and logs to stderr. Exit 0: all done; 1: something
 failed; 2: wrong usage. What a command needs is imported inside it, so that
@@ -46,7 +46,7 @@ __all__ = ["app", "main", "spec_main"]
 
 app = typer.Typer(
     name="vbt-data",
-    help="Candles of crypto exchanges, for backtesting with VectorBT.",
+    help="Fetch, store and check crypto exchange candles for VectorBT.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -68,7 +68,7 @@ def _root(
             "--version",
             is_eager=True,
             callback=_show_versions,
-            help="Show the versions that a report needs, and exit.",
+            help="Show the versions a bug report needs, and exit.",
         ),
     ] = False,
 ) -> None:
@@ -85,19 +85,19 @@ def fetch(
     exchange: ExchangeId = "binance",
     market_type: MarketTypeName = "spot",
     quote: Annotated[
-        str, typer.Option("--quote", help="Quote currency that --top ranks within.")
+        str, typer.Option("--quote", help="Quote currency of the markets ranked by --top.")
     ] = "USDT",
     start: Annotated[
         str | None,
-        typer.Option(help="First date, UTC: 2024-01-31, '7 days ago'. Default: 1000 candles."),
+        typer.Option(help="Start date, UTC: 2024-01-31, '7 days ago'. Default: 1000 candles."),
     ] = None,
     end: Annotated[str | None, typer.Option(help="End date, exclusive, UTC. Default: now.")] = None,
     inception: Annotated[
-        bool, typer.Option("--inception", help="From the first candle there is.")
+        bool, typer.Option("--inception", help="Start at the first candle there is.")
     ] = False,
     no_cache: Annotated[
         bool,
-        typer.Option("--no-cache", help="Ask the exchange afresh; its answer is still stored."),
+        typer.Option("--no-cache", help="Fetch everything again; the result is still stored."),
     ] = False,
     source: SourceName = "auto",
     columns: ColumnSet = "ohlcv",
@@ -105,7 +105,7 @@ def fetch(
         bool,
         typer.Option(
             "--prefer-resampling",
-            help="Make candles of stored ones of shorter timeframes where they cover them.",
+            help="Build candles from stored shorter ones where those cover the range.",
         ),
     ] = False,
     storage_summary: Annotated[
@@ -118,7 +118,7 @@ def fetch(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch candles into the store, asking only for what it lacks."""
+    """Fetch candles, downloading only what is not stored yet."""
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():
         if storage_summary:
@@ -173,7 +173,7 @@ def update(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Bring what is stored of a dataset up to the last closed candle."""
+    """Bring stored symbols up to the last closed candle."""
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():
         from backtester.data.fetching.archives.plan import Source
@@ -200,7 +200,7 @@ def update(
 
 @app.command()
 def summary(data_dir: DataDir = None, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Show what is stored, without reading any candle."""
+    """Show what is stored."""
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         _print_summary(output, data_dir)
@@ -208,7 +208,7 @@ def summary(data_dir: DataDir = None, as_json: AsJson = False, verbose: Verbose 
 
 @app.command()
 def exchanges(as_json: AsJson = False) -> None:
-    """Show which exchanges are certified: markets, page size, depth, speed at the limit."""
+    """List the certified exchanges: markets, page size, depth, speed."""
     from backtester.data.fetching.capabilities import certified
 
     rows = [
@@ -232,13 +232,13 @@ def sandbox(
         int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
     ] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    dialect: Annotated[str, typer.Option(help="Whose language to speak.")] = "binance",
+    dialect: Annotated[str, typer.Option(help="Exchange whose API to speak.")] = "binance",
     replay: Annotated[
         Path | None,
         typer.Option(help="Folder of candle files (Parquet, CSV) to serve instead."),
     ] = None,
     latency_ms: Annotated[
-        float, typer.Option(min=0, max=600_000, help="Wait before every answer.")
+        float, typer.Option(min=0, max=600_000, help="Delay before every answer.")
     ] = 0.0,
     weight_limit: Annotated[
         int | None,
@@ -246,11 +246,11 @@ def sandbox(
     ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="A fault, such as 503 or 'cut json', with a chance: 503=0.1."),
+        typer.Option(help="Fault to inject, with its probability: 503=0.1, 'cut json=0.05'."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the sandbox exchange to other programs, until Ctrl-C."""
+    """Serve the sandbox exchange to other programs until Ctrl-C."""
     output = Output(verbose=verbose)
     with output.guarded():
         from backtester.data import sandbox as exchange
@@ -316,7 +316,7 @@ def _pipeline(request: Any, home: Any, on_event: Any) -> FetchResult:
 
 
 def _run(output: Output, work: Callable[[Any], FetchResult]) -> None:
-    """Run a fetch under a progress display, print its account, and exit by how it went."""
+    """Run a fetch with a progress display, print its account, and exit with its code."""
     came: dict[str, int] = {}
     try:
         with rendering.progress(shown=not (output.quiet or output.as_json)) as on_event:

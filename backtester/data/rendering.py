@@ -80,7 +80,7 @@ def print_account(account: Mapping[str, Any]) -> None:
     table.add_column("Candles", justify="right")
     table.add_column("First (UTC)")
     table.add_column("Last (UTC)")
-    table.add_column("Without candle")
+    table.add_column("Absent")
     for name, one in account["symbols"].items():
         absent = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in one["absent"].items())
         table.add_row(
@@ -167,8 +167,8 @@ def print_exchanges(found: Mapping[str, Any]) -> None:
         table.add_row(one["exchange"], one["market_type"], page, depth, speed)
     console.print(table)
     console.print(
-        "Every other exchange of ccxt is asked in a generic, careful way: pages of 200, "
-        "every absence read twice.",
+        "Every other ccxt exchange works too, with careful defaults: pages of 200 candles, and an "
+        "absence only counts after a second look.",
         soft_wrap=True,
     )
 
@@ -248,11 +248,11 @@ def print_verification(account: Mapping[str, Any]) -> None:
         console.print(f"{where}: {one['what']}", soft_wrap=True)
     for stem, told in account["repaired"].items():
         again = told["asked_again"]
-        console.print(f"{stem}: asked again for {counted(len(again), 'symbol')}", soft_wrap=True)
+        console.print(f"{stem}: fetched again for {counted(len(again), 'symbol')}", soft_wrap=True)
         for what in told["lost_from_sight"]:
             console.print(f"  set aside: {what}", soft_wrap=True)
         left = len(told["problems_left"])
-        console.print(f"  {counted(left, 'problem')} left" if left else "  sound now")
+        console.print(f"  {counted(left, 'problem')} left" if left else "  no problems left")
     for symbol, failure in account["failures"].items():
         error(f"{symbol}: {failure}")
     console.print(
@@ -340,7 +340,9 @@ class _Display:
             case events.Waiting() if event.wait_s >= 1:
                 self._say(f"waiting {event.wait_s:.0f} s: {event.reason}")
             case events.Retrying():
-                self._say(f"{event.symbol}: try {event.attempt} failed, again: {event.reason}")
+                self._say(
+                    f"{event.symbol}: attempt {event.attempt} failed, retrying: {event.reason}"
+                )
             case _:
                 pass
 

@@ -1,4 +1,4 @@
-"""`vbt-data import`: candles of other programs into the store."""
+"""`vbt-data import`: import candle files of other programs."""
 
 from __future__ import annotations
 
@@ -30,28 +30,34 @@ def import_files(
     ],
     exchange: Annotated[
         str | None,
-        typer.Option("--exchange", "-e", help="Exchange id, where the files do not say it."),
+        typer.Option("--exchange", "-e", help="Exchange id, if the files do not say it."),
     ] = None,
     market_type: Annotated[
         str | None,
-        typer.Option("--market-type", "--market", "-m", help="spot, swap or future, likewise."),
+        typer.Option(
+            "--market-type",
+            "--market",
+            "-m",
+            help="spot, swap or future, if the files do not say it.",
+        ),
     ] = None,
     timeframe: Annotated[
-        str | None, typer.Option("--timeframe", "-t", help="Length of a candle, likewise.")
+        str | None,
+        typer.Option("--timeframe", "-t", help="Candle length, if the files do not say it."),
     ] = None,
     symbol: Annotated[
         str | None,
-        typer.Option("--symbol", "-s", help="Symbol of a file's one series, or one of its many."),
+        typer.Option("--symbol", "-s", help="Name a file's only series, or select one of several."),
     ] = None,
     last_is_closed: Annotated[
         bool,
-        typer.Option("--last-is-closed", help="Take the last row of every series too."),
+        typer.Option("--last-is-closed", help="Also take the last row of every series."),
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Compare a sample with the exchange before taking it.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would be taken, and store nothing.")
+        bool, typer.Option("--dry-run", help="Report what would be taken, and store nothing.")
     ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -60,9 +66,9 @@ def import_files(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Merge candles of other programs into the store.
+    """Import candle files of other programs.
 
-    Files of VectorBT PRO and open-source VectorBT, HDF5, CSV, Parquet, Feather and freqtrade.
+    Reads VectorBT PRO, open-source VectorBT, HDF5, CSV, Parquet, Feather and freqtrade files.
     """
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     with output.guarded():

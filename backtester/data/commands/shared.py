@@ -1,4 +1,4 @@
-"""What the commands share: flags, how they speak, how they end.
+"""What the commands share: flags, output, exit codes.
 
 Data goes to stdout, progress and logs to stderr. Exit 0: all done; 1: something
 failed; 2: wrong usage.
@@ -53,35 +53,35 @@ EXIT_USAGE = 2
 # ------------------------------------------------------------------ flags used by several commands
 
 Timeframe = Annotated[
-    str, typer.Option("--timeframe", "-t", help="Length of a candle: 1m, 5m, 1h, 4h, 1d, 1w, 1M.")
+    str, typer.Option("--timeframe", "-t", help="Candle length: 1m, 5m, 1h, 4h, 1d, 1w, 1M.")
 ]
 ExchangeId = Annotated[
-    str, typer.Option("--exchange", "-e", help="Exchange id of ccxt, or 'sandbox'.")
+    str, typer.Option("--exchange", "-e", help="ccxt exchange id, or 'sandbox'.")
 ]
 MarketTypeName = Annotated[
     str, typer.Option("--market-type", "--market", "-m", help="spot, swap or future.")
 ]
 SymbolList = Annotated[
-    list[str] | None, typer.Option("--symbols", "-s", help="Symbols, separated by commas.")
+    list[str] | None, typer.Option("--symbols", "-s", help="Symbols, comma-separated.")
 ]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where datasets are kept.", show_default=False)
 ]
 ColumnSet = Annotated[
     str,
-    typer.Option(help="ohlcv, or all: with what the exchange tells besides, such as trades."),
+    typer.Option(help="ohlcv, or all: also trades, quote volume … where provided."),
 ]
 StorageForm = Annotated[
     str,
     typer.Option(
-        "--storage", help="pickle, sqlite, or auto: a pickle that moves to SQLite once large."
+        "--storage", help="pickle, sqlite, or auto: a pickle, converted to SQLite once large."
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="TOML file with a table of ccxt settings per exchange id (proxies, hosts, keys).",
+        help="TOML file of ccxt settings (proxies, hosts, keys), one table per exchange id.",
         show_default=False,
     ),
 ]
@@ -89,17 +89,19 @@ SourceName = Annotated[
     str,
     typer.Option(
         "--source",
-        help="auto: bulk archives where they are clearly cheaper than the API; api; archive.",
+        help="api, archive (bulk files), or auto: archives where clearly cheaper.",
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Detailed logs, and tracebacks.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One line, and errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="The account as JSON, for machines.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show detailed logs and tracebacks.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print one line, and errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How a command speaks: to people or machines, much or little."""
+    """How a command reports: as text or JSON, much or little."""
 
     as_json: bool = False
     verbose: bool = False
@@ -127,12 +129,12 @@ class Output:
                 self.interrupted({})
 
     def interrupted(self, came: Mapping[str, int]) -> NoReturn:
-        """End after Ctrl-C, saying what was done: what has come is stored.
+        """End after Ctrl-C and report what was fetched; that is stored.
 
         Parameters
         ----------
         came : mapping of str to int
-            How many candles, by symbol.
+            Number of candles by symbol.
         """
         if self.as_json:
             symbols = {name: {"candles": count} for name, count in came.items()}
@@ -147,14 +149,14 @@ class Output:
         raise typer.Exit(EXIT_USAGE)
 
     def show(self, account: Mapping[str, Any], render: Callable[[Mapping[str, Any]], None]) -> None:
-        """Print an account: as JSON, or for people."""
+        """Print an account, as JSON or as text."""
         if self.as_json:
             typer.echo(json.dumps(account))
         else:
             render(account)
 
     def _say(self, kind: str, message: str, account: Mapping[str, Any] | None = None) -> None:
-        """Say an error to who reads stderr, and to who reads JSON."""
+        """Report an error on stderr, and with --json on stdout too."""
         if self.as_json:
             typer.echo(json.dumps({**rendering.error_object(kind, message), **(account or {})}))
         rendering.error(message)
@@ -186,7 +188,7 @@ def versions() -> str:
 
 
 def split(symbols: list[str] | None) -> list[str]:
-    """Read the symbols of all --symbols flags, each a list separated by commas."""
+    """Read the symbols of all --symbols flags, each a comma-separated list."""
     return [part for text in symbols or () for part in text.split(",") if part.strip()]
 
 

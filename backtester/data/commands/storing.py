@@ -1,4 +1,4 @@
-"""`vbt-data convert`, `export`, `verify`, `history`, `delete`: about what is stored."""
+"""`vbt-data convert`, `export`, `verify`, `history`, `delete`: work on stored data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["convert", "delete", "export", "history", "verify"]
 
 
 def convert(
-    to: Annotated[str, typer.Option("--to", help="pickle or sqlite.")],
+    to: Annotated[str, typer.Option("--to", help="Target format: pickle or sqlite.")],
     timeframe: Timeframe = "1d",
     exchange: ExchangeId = "binance",
     market_type: MarketTypeName = "spot",
@@ -40,7 +40,10 @@ def convert(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Convert a dataset to another storage format; the old file is kept under another name."""
+    """Convert a dataset to another storage format.
+
+    The old file is kept under another name.
+    """
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         from backtester.data.storage.data_storage import DataStorage
@@ -50,7 +53,9 @@ def convert(
 
 
 def export(
-    to: Annotated[str, typer.Option("--to", help="parquet, feather, csv or duckdb.")] = "parquet",
+    to: Annotated[
+        str, typer.Option("--to", help="Target format: parquet, feather, csv or duckdb.")
+    ] = "parquet",
     target: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder to write to.", show_default="here"),
@@ -60,13 +65,13 @@ def export(
     market_type: MarketTypeName = "spot",
     symbols: SymbolList = None,
     columns: ColumnSet = "ohlcv",
-    start: Annotated[str | None, typer.Option(help="First date, UTC.")] = None,
+    start: Annotated[str | None, typer.Option(help="Start date, inclusive, UTC.")] = None,
     end: Annotated[str | None, typer.Option(help="End date, exclusive, UTC.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write stored candles for other programs, a file per symbol and period."""
+    """Export stored candles for other programs, one file per symbol and period."""
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         from backtester.data.exporting import export_data
@@ -91,21 +96,21 @@ def verify(
         str | None, typer.Option("--exchange", "-e", help="Only datasets of this exchange.")
     ] = None,
     timeframe: Annotated[
-        str | None, typer.Option("--timeframe", "-t", help="Only those of this timeframe.")
+        str | None, typer.Option("--timeframe", "-t", help="Only datasets of this timeframe.")
     ] = None,
     market_type: Annotated[
         str | None,
-        typer.Option("--market-type", "--market", "-m", help="Only those of this market type."),
+        typer.Option("--market-type", "--market", "-m", help="Only datasets of this market type."),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Set aside what is bad, and fetch just that again.")
+        bool, typer.Option("--repair", help="Set bad data aside, and fetch only that again.")
     ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check what is stored: checksums, the rules of candles, coverage. Exit 1: something is bad."""
+    """Check stored data: checksums, candle rules, coverage. Exits with 1 if something is bad."""
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         from backtester.data import maintenance
@@ -142,7 +147,10 @@ def history(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show which stored candles the exchange changed later: what, from what, and when."""
+    """Show the stored candles that the exchange changed later.
+
+    Lists the old and the new value, and when each was received.
+    """
     output = Output(as_json=as_json, verbose=verbose)
     with output.guarded():
         from backtester.data.storage.data_storage import DataStorage
@@ -167,7 +175,7 @@ def delete(
     exchange: ExchangeId = "binance",
     market_type: MarketTypeName = "spot",
     symbols: SymbolList = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     verbose: Verbose = False,

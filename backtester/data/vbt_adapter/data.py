@@ -33,25 +33,25 @@ __all__ = ["Data", "assemble"]
 
 
 class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
-    """Candles of one or several symbols, each in a frame on one shared index.
+    """Candles of one or several symbols, one frame each, on a shared index.
 
-    Objects are never changed: every verb gives a new one. Notes that users keep in
-    ``data.wrapper._metadata`` go along, through files too.
+    Objects are immutable: every method returns a new one. What users add to
+    ``data.wrapper._metadata`` is carried over, and saved to files.
 
     Parameters
     ----------
     wrapper : ArrayWrapper
         VectorBT's description of index and columns.
     data : dict
-        Frames, or Series, by symbol; all with the same index and columns.
+        Frames or Series by symbol, all with the same index and columns.
     tz_localize, tz_convert, missing_index, missing_columns, download_kwargs
         As in VectorBT.
     single_key : bool, optional
-        The symbol was asked for by its bare name, so `get` gives a Series of a feature.
-        Left out: as in VectorBT, when there is just one symbol.
+        Whether a single symbol was asked for, and not a list: then `get` returns Series.
+        Default: as in VectorBT, True if there is just one symbol.
     fetch_kwargs : dict, optional
-        What `pull` was asked; `update` asks on with it. A `symbol_dict` holds a value per
-        symbol.
+        The arguments of `pull`, which `update` uses again. A `symbol_dict` holds one value
+        per symbol.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         fetch_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        # Not in the config: a user's own constructor need not know them.
+        # Not in the config, since a subclass's own constructor need not accept them.
         self._single_key = single_key
         self._fetch_kwargs = fetch_kwargs or {}
         self._across_symbols: dict[tuple[int, str], Any] = {}
@@ -98,9 +98,9 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         wrapper_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Make an object of arrays, Series or frames by symbol; see VectorBT.
+        """Build an object from arrays, Series or frames by symbol; as in VectorBT.
 
-        The caller's frames are left as they are: VectorBT sets `freq` on their indexes.
+        Unlike VectorBT, which sets `freq` on their indexes, this leaves the given frames alone.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             if asked[name] is None:
                 asked[name] = vectorbt_settings["data"][name]
         tables = making.prepared(data, asked["tz_localize"], asked["tz_convert"])
-        # Where nothing is to be aligned, a user's own way of aligning is asked all the same.
+        # A subclass's own way of aligning is called even if there is nothing to align.
         if _is_own(cls, "align_index") or not making.share_index(tables):
             tables = cls.align_index(tables, missing=asked["missing_index"])
         if _is_own(cls, "align_columns") or not making.share_columns(tables):
@@ -129,7 +129,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         wrapper = Wrapper.from_obj(next(iter(tables.values())), **(wrapper_kwargs or {}))
         return cls(wrapper, tables, **asked, **kwargs)
 
-    # ------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------ fetching
 
     @classmethod
     def pull(
@@ -142,14 +142,14 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         wrapper_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Fetch candles; like `backtester.data.fetching.data_fetcher.fetch_data`.
+        """Fetch candles; see `backtester.data.fetching.data_fetcher.fetch_data`.
 
-        A class with a `download_symbol` of its own is asked by that, and gets all of `kwargs`.
+        A subclass with its own `download_symbol` is downloaded with that, and `kwargs` go to it.
 
         Parameters
         ----------
         symbols : str or list of str
-            A list gives frames from `get`, a bare name gives Series.
+            With a list, `get` returns frames; with a single name, Series.
         tz_localize, tz_convert, missing_index, missing_columns, wrapper_kwargs : optional
             As in VectorBT; candles are in UTC.
         exchange, exchange_id : str, optional
@@ -161,8 +161,8 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
             As for `fetch_data`. All but the last is kept in `fetch_kwargs` for `update`. Each
             can be a `symbol_dict` with a value per symbol.
         config, limit, delay, retries, show_progress, tqdm_kwargs : optional
-            Of VectorBT's `CCXTData`: the first is `exchange_config`; how candles are paged is
-            this package's own business, so the others change nothing.
+            Arguments of VectorBT's `CCXTData`. `config` is another name for `exchange_config`;
+            the others are accepted and ignored, since this package does its own paging.
 
         Raises
         ------
@@ -188,15 +188,15 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     @classmethod
     def fetch(cls, symbols: Any, *args: Any, **kwargs: Any) -> Self:
-        """Fetch candles: another name of `pull`."""
+        """Fetch candles: another name for `pull`."""
         return cls.pull(symbols, *args, **kwargs)
 
     @classmethod
     def download(cls, symbols: Any, *args: Any, **kwargs: Any) -> Self:
-        """Fetch candles: another name of `pull`.
+        """Fetch candles: another name for `pull`.
 
-        Of a class with a `download_symbol` of its own it is VectorBT's, which gives Series for
-        a single symbol in a list too.
+        For a subclass with its own `download_symbol` this is VectorBT's method, which returns
+        Series also for a list of one symbol.
         """
         if _is_own(cls, "download_symbol"):
             downloaded: Self = super().download(symbols, *args, **kwargs)
@@ -204,25 +204,25 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return cls.pull(symbols, *args, **kwargs)
 
     def update(self, end: Any = None, **kwargs: Any) -> Self:
-        """Return a new object with the candles since the last.
+        """Return a new object that also has the candles since the last one.
 
-        Each symbol is asked for from its own last candle on, that candle included, since
-        it may have been unfinished; a symbol that lags behind the others gets no hole.
+        Each symbol continues from its own last candle, which is fetched again because it may
+        have been unfinished. So a symbol that lags behind the others gets no gap.
 
         Parameters
         ----------
         end : optional
-            Exclusive; left out, now.
+            Exclusive. Default: now.
         **kwargs
-            As for `pull`, in place of what was asked then.
+            Arguments of `pull` to use instead of the earlier ones.
 
         Raises
         ------
         OptionError
-            The object does not know its exchange or timeframe, and neither is given.
+            The exchange or timeframe is neither known nor given.
         DataError
-            Whatever `fetch_data` raises, when no symbol could be updated. When only some
-            could not, a warning names them and they stay as they are.
+            Whatever `fetch_data` raises, if no symbol could be updated. If only some failed,
+            a warning names them, and they stay as they are.
         """
         if _is_own(type(self), "update_symbol") or _is_own(type(self), "download_symbol"):
             extra = kwargs if end is None else {**kwargs, "end": end}
@@ -246,32 +246,32 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         missing_index: str | None = None,
         missing_columns: str | None = None,
     ) -> Any:
-        """Unite symbols; where several objects hold one symbol, its rows are combined.
+        """Combine the symbols of several objects, and the rows of symbols they share.
 
-        A row of a later object replaces an earlier one unless it is NaN throughout.
-        Called on an object, that object comes first.
+        A row of a later object replaces that of an earlier one, unless it is all NaN. Called
+        on an object, that object comes first.
 
         Parameters
         ----------
         *objects : Data
             Or a single list of them.
         missing_index : {'nan', 'drop', 'raise'}, optional
-            What becomes of times that not every symbol has: rows of NaN (the default),
-            dropped, or a ValueError.
+            What to do with times that not every symbol has: fill with NaN (the default), drop
+            them, or raise ValueError.
         missing_columns : {'nan', 'drop', 'raise'}, optional
-            The same for columns; a ValueError is the default.
+            The same for columns; the default is to raise.
 
         Returns
         -------
         Data
-            Of the most specific class that all are instances of.
+            An instance of the most specific class that all have in common.
 
         Raises
         ------
         OptionError
-            Nothing to merge, or data of different timeframes.
+            There is nothing to merge, or the markets or timeframes differ.
         ValueError
-            As asked for by the two options.
+            Under ``'raise'``; see above.
         """
         cls = self_or_cls if isinstance(self_or_cls, type) else type(self_or_cls)
         if len(objects) == 1 and isinstance(objects[0], list | tuple):
@@ -282,20 +282,20 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return merging.merged(objects, Data, missing_index, missing_columns)
 
     def select(self, symbols: Any) -> Self:
-        """Return the object of some of the symbols, in the order named.
+        """Return an object with only some of the symbols, in the given order.
 
         Parameters
         ----------
         symbols : label or list of labels
-            A bare label gives an object whose `get` gives Series.
+            With a single label, `get` of the result returns Series.
 
         Raises
         ------
         UnknownSymbolError
-            Naming the nearest symbols there are.
+            There is no such symbol; the message suggests the closest ones.
         """
         single = isinstance(symbols, str) or not isinstance(symbols, Iterable)
-        # A tuple is a label where it is one, and a sequence of labels where it is not.
+        # A tuple that is not a label itself is a sequence of labels.
         single = single or (isinstance(symbols, Hashable) and symbols in self.symbols)
         chosen = [self._known_symbol(one) for one in ([symbols] if single else symbols)]
         if not chosen:
@@ -305,25 +305,23 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
     def resample(self, rule: str | Timeframe) -> Self:
         """Return the candles of a longer timeframe.
 
-        Each symbol by itself: its first and last candles may lie anywhere. Opens are the
-        first, closes the last, volumes and counts the sum of a group. A group counts as
-        whole when the symbol's candles reach both its ends; others are left out, and so is
-        one that holds an unfinished candle. What the result was made of stands in
-        ``wrapper._metadata['derived']``.
+        Each symbol is resampled by itself. Of each group, the open is the first, the close the
+        last, and volumes and counts are summed. A group is complete if the symbol's candles
+        reach both its ends; incomplete groups are left out, and so are groups with an
+        unfinished candle. ``wrapper._metadata['derived']`` says what the result was made from.
 
         Parameters
         ----------
         rule : str
-            In the field's spelling: ``4h``, ``1d``, ``1w`` (from Monday), ``1M`` (a
-            calendar month).
+            A timeframe: ``4h``, ``1d``, ``1w`` (from Monday), ``1M`` (a calendar month).
 
         Raises
         ------
         UnknownTimeframeError
-            Not a timeframe.
+            `rule` is not a timeframe.
         OptionError
-            One that is not made of whole candles of this one, a column that is neither a
-            price nor a sum, or an object whose own timeframe cannot be told.
+            `rule` is not a multiple of this object's timeframe, which must be known, or a
+            column is neither a price nor a sum.
         """
         target = Timeframe.parse(rule)
         index, data, notes = resampled(self, target)
@@ -332,7 +330,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         asked = {**self.fetch_kwargs, "timeframe": str(target)}
         return self._replace(wrapper=wrapper, data=data, fetch_kwargs=asked)
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ reading
 
     @property
     def features(self) -> list[Any]:
@@ -347,29 +345,29 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     @property
     def single_key(self) -> bool:
-        """Whether the data were asked for by one bare symbol, so that `get` gives Series."""
+        """Whether a single symbol was asked for, so that `get` returns Series."""
         return len(self.symbols) == 1 and self._single_key is not False
 
     @property
     def fetch_kwargs(self) -> dict[str, Any]:
-        """What `pull` was asked; `update` asks on with it."""
+        """The arguments of `pull`, which `update` uses again."""
         return self._fetch_kwargs
 
     @property
     def timeframe(self) -> str | None:
-        """The timeframe in the field's spelling, such as ``1h``; None when it cannot be told."""
+        """The timeframe, such as ``1h``; None if it is unknown."""
         found = timeframe_of(self)
         return None if found is None else str(found)
 
     @property
     def freq(self) -> pd.Timedelta | None:
-        """The step of the index as VectorBT counts it; for months their mean length."""
+        """The step of the index as VectorBT counts it; for months, their mean length."""
         step: pd.Timedelta | None = self.wrapper.freq
         return step
 
     @property
     def last_index(self) -> dict[Any, Any]:
-        """The index of each symbol's own last row; None for a symbol without any."""
+        """The time of each symbol's own last candle; None for a symbol without candles."""
         last = {}
         for symbol, frame in self.data.items():
             rows = np.flatnonzero(own_rows(frame))
@@ -385,17 +383,19 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         level_name: str = "symbol",
         **unknown: Any,
     ) -> Any:
-        """Return columns by name: the exact one first, then one that differs only in case.
+        """Return columns by name: an exact match first, else one that differs only in case.
 
         Parameters
         ----------
         feature : label or list of labels, optional
-            VectorBT calls it `column`. Where there is one feature of several symbols, symbols
-            are understood too, as in VectorBT.
+            VectorBT calls it `column`. If there is only one feature, symbols work too, as in
+            VectorBT.
         symbol : label or list of labels, optional
+            Default: all.
         column : label or list of labels, optional
+            Another name for `feature`.
         level_name : str
-            Of the symbols' axis, as in VectorBT.
+            Name of the symbol axis, as in VectorBT.
 
         Returns
         -------
@@ -407,11 +407,11 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         Raises
         ------
         KeyError
-            No such feature.
+            There is no such feature.
         UnknownSymbolError
-            No such symbol.
+            There is no such symbol.
         TypeError
-            No such argument.
+            There is no such argument.
         """
         for name in unknown:
             near = get_close_matches(name, ("feature", "symbol", "column", "level_name"), 1)
@@ -422,7 +422,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         if symbol is not None:
             label = symbol if isinstance(symbol, list) else self._known_symbol(symbol)
             return self.select(label).get(feature, level_name=level_name)
-        # Always one's own: a cache shares the memory of `data`, which refuses writes.
+        # Always a copy: `data` is read-only memory that a cache shares.
         if feature is None and len(self.symbols) == 1:
             return self.data[self.symbols[0]].copy()
         if feature is not None and len(self.features) == 1 < len(self.symbols):
@@ -474,7 +474,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         return self._attribute("Volume")
 
     def plot(self, column: Any = None, base: float | None = None, **kwargs: Any) -> Any:
-        """Plot one column of every symbol; the closes when none is named."""
+        """Plot one column of every symbol; by default the closes."""
         if column is None and self.wrapper.ndim > 1:
             column = "Close" if position_of(self.features, "Close") is not None else None
         at = None if column is None else position_of(self.features, column)
@@ -497,45 +497,46 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
 
     @classmethod
     def loads(cls, dumps: bytes, **_kwargs: Any) -> Self:
-        """Read what `dumps` gave, running nothing that the bytes might name.
+        """Read the bytes that `dumps` returned, without running any code in them.
 
         Raises
         ------
         CorruptDatasetError
-            Anything else.
+            The bytes are damaged, or something else.
         """
         return cls._of(saved.load(dumps, "the bytes"))
 
     def save(self, fname: str | os.PathLike[str], **_kwargs: Any) -> None:
-        """Write the object to a file, replacing it whole.
+        """Write the object to a file, replacing an existing one atomically.
+
+        The data directory, keys and passwords are not written.
 
         Parameters
         ----------
         fname : path
-            Ending in ``.blosc`` (as in ``candles.pickle.blosc``): compressed. What belongs to
-            this machine or its user is not written: the data directory, keys and passwords.
+            Compressed if it ends in ``.blosc``, as in ``candles.pickle.blosc``.
 
         Raises
         ------
         DatasetWriteError
             The file could not be written, or as in `dumps`.
         DatasetTooLargeError
-            2 GiB and more.
+            The data take 2 GiB or more.
         OptionError
-            The suffix of a compression that is not offered.
+            The suffix names a compression that is not supported.
         """
         saved.save(self, Path(fname))
 
     @classmethod
     def load(cls, fname: str | os.PathLike[str], **_kwargs: Any) -> Self:
-        """Read a file of `save`, or of the data directory, running nothing it might name.
+        """Read a file that `save` wrote, or a dataset file, without running any code in it.
 
         Raises
         ------
         CorruptDatasetError
-            Anything else; `path` names it.
+            The file is damaged, or something else; `path` names it.
         FileNotFoundError
-            No such file.
+            There is no such file.
         """
         path = Path(fname)
         return cls._of(saved.load(path.read_bytes(), str(path)))
