@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtester.data.fetching.budget import Budget, Ledger, Limit, seconds_until_room
+from backtester.data.fetching.budget import Budget, Limit, seconds_until_room
+from backtester.data.fetching.ledger import Ledger
 
 EPOCH_S = 1_700_000_000.0
 MAX_REQUEST_S = 20.0

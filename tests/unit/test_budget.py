@@ -20,7 +20,9 @@ import pytest
 
 from backtester.data.errors import BannedError
 from backtester.data.fetching import budget as module
-from backtester.data.fetching.budget import Budget, Ledger, Limit, default_ledger_path
+from backtester.data.fetching import ledger as ledger_module
+from backtester.data.fetching.budget import Budget, Limit
+from backtester.data.fetching.ledger import Ledger, default_ledger_path
 
 ROOT = Path(__file__).parents[2]
 MINUTE = Limit(10, 60.0)
@@ -62,6 +64,11 @@ def budget(ledger: Ledger, clock: Time) -> Budget:
 def make_budget(ledger: Ledger, clock: Time, *limits: Limit, key: str = "host", **rest) -> Budget:
     rest = {"sleep": clock.sleep, **rest}
     return Budget(ledger, key, limits or (MINUTE,), clock=clock, **rest)
+
+
+def unpaced(ledger: Ledger, clock: Time) -> Budget:
+    """Give a budget without a limit."""
+    return Budget(ledger, "host", (), clock=clock, sleep=clock.sleep)
 
 
 def acquire(budget: Budget, weight: int = 1) -> module.Ticket:
@@ -215,13 +222,56 @@ def test_a_block_that_raises_leaves_its_request_on_the_way(budget: Budget, clock
 
 def test_the_account_stays_small(budget: Budget, ledger: Ledger, clock: Time) -> None:
     """Rows do not grow with requests: slots are shared and old ones forgotten."""
-    big = make_budget(ledger, clock, Limit(10**6, 60.0))
-    for _ in range(1200):
-        spend(big, 1, times=2)
-        clock.now_s += 0.5
+    for some in (make_budget(ledger, clock, Limit(10**6, 60.0)), unpaced(ledger, clock)):
+        for _ in range(1200):
+            spend(some, 1, times=2)
+            clock.now_s += 0.5
 
-    (rows,) = ledger.run(lambda db: db.execute("SELECT count(*) FROM charge").fetchone())
-    assert rows == pytest.approx(600, abs=5)
+        (rows,) = ledger.run(lambda db: db.execute("SELECT count(*) FROM charge").fetchone())
+        assert rows == pytest.approx(600, abs=5)
+
+
+# --------------------------------------------------------------------------- without a limit
+
+
+def test_without_a_limit_nothing_waits_and_the_others_know(ledger: Ledger, clock: Time) -> None:
+    """What is sent unpaced waits for nobody, and counts for whoever keeps to a limit."""
+    free = unpaced(ledger, clock)
+    for _ in range(30):
+        spend(free, 1)
+        clock.now_s += 0.01
+    assert clock.slept_s == 0
+    assert waited_s(clock, make_budget(ledger, clock, Limit(20, 60))) == about(60)
+
+
+def test_what_was_sent_last_is_told_in_the_end(ledger: Ledger, clock: Time) -> None:
+    """Bulk or not, nothing sent stays unknown."""
+    free = unpaced(ledger, clock)
+    spend(free, 2)
+    spend(free, 8)
+    assert waited_s(clock, make_budget(ledger, clock), weight=8) == 0
+    clock.now_s += 1000
+    spend(free, 2)
+    spend(free, 8)
+    free.settle()
+    free.settle()
+    assert waited_s(clock, make_budget(ledger, clock)) == about(60)
+    assert waited_s(clock, make_budget(ledger, clock), weight=9) == 0
+
+
+def test_a_pause_holds_the_unpaced_too(ledger: Ledger, clock: Time) -> None:
+    """A refusal holds all, and afterwards their requests go one at a time."""
+    free = unpaced(ledger, clock)
+    make_budget(ledger, clock).pause(30, "asked to")
+    assert waited_s(clock, free) == pytest.approx(30, abs=0.1)
+    assert at_once(ledger, clock) == 0, "the unpaced one is under way"
+
+
+def test_a_ban_stops_the_unpaced_too(ledger: Ledger, clock: Time) -> None:
+    """Without a limit, but not without the exchange's leave."""
+    make_budget(ledger, clock).ban(int(clock() * 1000) + 60_000, "shut out")
+    with pytest.raises(BannedError, match="shut out"):
+        acquire(unpaced(ledger, clock))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +279,6 @@ def test_the_account_stays_small(budget: Budget, ledger: Ledger, clock: Time) ->
     [
         pytest.param(lambda _: Limit(0, 60), id="no weight"),
         pytest.param(lambda _: Limit(5, 0), id="no window"),
-        pytest.param(lambda ledger: Budget(ledger, "host", []), id="no limit"),
         pytest.param(
             lambda ledger: acquire(Budget(ledger, "host", [MINUTE]), -1), id="negative weight"
         ),
@@ -727,7 +776,7 @@ def test_a_ledger_locked_for_ever_is_given_up(
     ledger: Ledger, clock: Time, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When the holder never lets go, the process goes on alone, with what was known."""
-    monkeypatch.setattr(module, "_BUSY_TRIES", 5)
+    monkeypatch.setattr(ledger_module, "_BUSY_TRIES", 5)
     budget = make_budget(ledger, clock)
     spend(budget, 10)
     holder = sqlite3.connect(ledger.path or "", isolation_level=None)
@@ -754,7 +803,8 @@ def test_a_ledger_in_memory_is_forgotten_when_closed(clock: Time) -> None:
 PRELUDE = """
 import asyncio, os, random, sys, time
 from pathlib import Path
-from backtester.data.fetching.budget import Budget, Ledger, Limit
+from backtester.data.fetching.budget import Budget, Limit
+from backtester.data.fetching.ledger import Ledger
 
 def open_budget(path, *limit, **rest):
     return Budget(Ledger(Path(path)), "host", [Limit(*limit)], **rest)

@@ -6,33 +6,28 @@ It holds to one rule: a request is charged from its reservation until one window
 after its completion. The exchange counts it somewhere in between, so that none
 of its windows, fixed or rolling, ever holds more than the limit. The price is
 the requests' own duration: the best rate is ``limit / (window + duration)``.
+
+Without a limit nothing is paced: then a request only looks whether a pause or a
+ban holds, and what was sent is told to the others of the key in bulk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import os
 import random
 import sqlite3
-import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
-
-import platformdirs
 
 from backtester.data.errors import BannedError
+from backtester.data.fetching.ledger import Ledger, LedgerBusyError
 from backtester.data.model import format_ms
 
-__all__ = ["Budget", "Ledger", "LedgerBusyError", "Limit", "Ticket", "default_ledger_path"]
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
+__all__ = ["Budget", "Limit", "Ticket"]
 
 _SLOTS = 200  # per window: completions are rounded up to a slot, which costs 0.5 % at most
 _TIDY_S = 0.1  # between clean-ups of the account: not every request needs one
@@ -42,8 +37,8 @@ _LATE_S = 1.0  # after which the queue closes up without a waiter: it may be dea
 _TURN_S = 0.005  # what a waiter is given to take its turn
 _CAREFUL_WINDOWS = 5  # after a refusal: 1, 2, 4, 8, 16 requests at once, and then as many as fit
 _JITTER_S = 0.002  # so that processes do not all wake in the same instant
-_BUSY_S = 0.005  # how long another process's transaction may hold up the event loop
-_BUSY_TRIES = 1000  # in a row, some ten seconds: the ledger's holder is stopped or stuck
+_UNPACED_WINDOW_S = 1.0  # by which care is counted where there is no limit
+_UNTOLD_S = 0.1  # how long what was sent without a limit may be unknown to others
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,205 +55,6 @@ class Limit:
     def __str__(self) -> str:
         return f"{self.weight} per {self.window_s:g} s"
 
-
-def default_ledger_path() -> Path:
-    """Give this user's ledger: in ``BACKTESTER_STATE_DIR``, or the platform's state folder."""
-    folder = os.environ.get("BACKTESTER_STATE_DIR") or platformdirs.user_state_path("backtester")
-    return Path(folder) / "budget.sqlite"
-
-
-# --------------------------------------------------------------------------- the file
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS charge (
-    id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,
-    weight INTEGER NOT NULL,
-    running INTEGER NOT NULL,  -- 1: a request under way; 0: all that completed in one slot
-    over_at REAL NOT NULL      -- when it completed; while running, when it must have
-);
-CREATE INDEX IF NOT EXISTS charge_over ON charge (key, over_at);
-CREATE TABLE IF NOT EXISTS waiter (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL,
-    weight INTEGER NOT NULL,
-    back_by REAL NOT NULL      -- when it will have looked again, if it is alive
-);
-CREATE TABLE IF NOT EXISTS hold (
-    key TEXT NOT NULL,
-    kind TEXT NOT NULL,        -- 'ban', 'care' or 'pause'
-    set_at REAL NOT NULL,
-    until REAL NOT NULL,
-    reason TEXT NOT NULL,
-    PRIMARY KEY (key, kind)
-);
-"""
-
-
-class LedgerBusyError(Exception):
-    """Another process holds the ledger: nothing has happened, try again in a moment."""
-
-
-class Ledger:
-    """The file all processes share; safe to use from any thread, and after a fork.
-
-    A ledger that cannot be kept fails no fetch: it goes on in memory, for this
-    process alone, and says so once. A damaged one is replaced.
-
-    Parameters
-    ----------
-    path : Path or None
-        The file, made with its folder on first use; None keeps the ledger in memory.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
-        self._in_memory = self.path is None
-        self._replaced = False
-        self._busy_tries = 0
-        self._posted: list[Callable[[sqlite3.Connection], object]] = []
-
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do `work`, after all that was posted, in one transaction of some 50 µs.
-
-        Raises
-        ------
-        LedgerBusyError
-            When another process does not let go of the ledger within 5 ms.
-        """
-        self._notice_fork()
-        with self._lock:
-            while True:
-                try:
-                    result = self._transact(work)
-                except (sqlite3.Error, OSError) as error:
-                    self._recover(error)
-                else:
-                    self._busy_tries = 0
-                    return result
-
-    def post(self, work: Callable[[sqlite3.Connection], object], *, insist: bool = False) -> None:
-        """Do `work` now or, when the ledger is busy, together with the next `run`.
-
-        With `insist` it blocks until `work` is done.
-        """
-        self._posted.append(work)
-        while True:
-            try:
-                return self.run(lambda _: None)
-            except LedgerBusyError:
-                if not insist:
-                    return None
-                time.sleep(_TURN_S)
-
-    def close(self) -> None:
-        """Close the file, which the next use opens again; what is only in memory is lost."""
-        self._notice_fork()
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-            self._in_memory = self.path is None
-
-    def _notice_fork(self) -> None:
-        if self._pid != os.getpid():
-            _INHERITED.append(self._connection)
-            self._begin()
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        db = self._open()
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            posted = list(self._posted)
-            for earlier in posted:
-                earlier(db)
-            result = work(db)
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        del self._posted[: len(posted)]  # not before: a failed commit must lose nothing
-        return result
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            # A file deleted or replaced meanwhile would be an account nobody shares.
-            if self._in_memory or self._file == self._on_disk():
-                return self._connection
-            self._connection.close()
-        if self._in_memory or self.path is None:
-            self._connection = _connect(":memory:")
-        else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(self.path)
-            self._connection.execute("PRAGMA journal_mode = WAL")  # a commit is one append
-            # No syncs: a power cut may cost the ledger, but after the restart its
-            # windows are over, and the exchange tells of a forgotten ban again.
-            self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.executescript(_SCHEMA)
-        self._file = self._on_disk()
-        return self._connection
-
-    def _on_disk(self) -> tuple[int, int] | None:
-        try:
-            stat = os.stat(self.path or "")  # noqa: PTH116 - half the time of Path.stat
-        except OSError:
-            return None
-        return stat.st_dev, stat.st_ino
-
-    def _recover(self, error: Exception) -> None:
-        """Make another try possible after `error`, or raise."""
-        if self._in_memory:
-            raise error
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            self._busy_tries += 1
-            if self._busy_tries < _BUSY_TRIES:
-                raise LedgerBusyError from error
-        # Damage is this very class; its subclasses are a full disk, missing rights and so on.
-        if type(error) is sqlite3.DatabaseError and not self._replaced:
-            log.warning("the request ledger %s is damaged (%s) and is replaced", self.path, error)
-            self._replace()
-        else:
-            log.warning("the request ledger %s cannot be used (%s): this process keeps"
-                        " a request budget of its own", self.path, error)  # fmt: skip
-            self._go_on_in_memory()
-
-    def _replace(self) -> None:
-        self._replaced = True
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        for suffix in ("-wal", "-shm", ""):
-            with suppress(OSError):  # what cannot be removed will fail again, and end in memory
-                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-
-    def _go_on_in_memory(self) -> None:
-        self._in_memory = True
-        memory = _connect(":memory:")
-        if self._connection is not None:
-            with suppress(sqlite3.Error):  # what is charged and held stays so, if it can be read
-                self._connection.backup(memory)
-            self._connection.close()
-        memory.executescript(_SCHEMA)
-        self._connection = memory
-
-
-_INHERITED: list[sqlite3.Connection | None] = []  # SQLite forbids a child even to close them
-
-
-def _connect(name: str | Path) -> sqlite3.Connection:
-    return sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-
-
-# --------------------------------------------------------------------------- the account
 
 _FORGET_CHARGES = "DELETE FROM charge WHERE key = ? AND over_at <= ?"
 _FORGET_WAITERS = "DELETE FROM waiter WHERE key = ? AND NOT back_by BETWEEN ? AND ?"
@@ -290,8 +86,9 @@ class Ticket:
 
     __slots__ = ("_budget", "_open", "id", "weight")
 
-    def __init__(self, budget: Budget, weight: int) -> None:
-        self.id = random.getrandbits(62)  # never used twice, even by a ledger made anew
+    def __init__(self, budget: Budget, weight: int, *, charged: bool = True) -> None:
+        # Never used twice, even by a ledger made anew; None where nothing is paced.
+        self.id = random.getrandbits(62) if charged else None
         self.weight = weight
         self._budget = budget
         self._open = True
@@ -330,7 +127,8 @@ class Budget:
     key : str
         What the exchange counts by: its host and our way out, direct or a proxy.
     limits : sequence of Limit
-        All hold at once; the first is the one the exchange's header counts.
+        All hold at once; the first is the one the exchange's header counts. None: nothing is
+        paced, and only pauses and bans hold.
     max_request_s : float
         No request may take longer, from its reservation; its holder counts as
         killed then.
@@ -359,8 +157,6 @@ class Budget:
         on_wait: Callable[[float, str], None] | None = None,
         exchange: str | None = None,
     ) -> None:
-        if not limits:
-            raise ValueError(f"the budget of {key} needs at least one limit")
         self.ledger = ledger
         self.key = key
         self.limits = tuple(limits)
@@ -369,9 +165,12 @@ class Budget:
         self._clock = clock
         self._sleep = sleep
         self._on_wait = on_wait
-        self._slot_s = min(limit.window_s for limit in limits) / _SLOTS
-        self._window_s = max(limit.window_s for limit in limits)
+        windows = [limit.window_s for limit in limits] or [_UNPACED_WINDOW_S]
+        self._slot_s = min(windows) / _SLOTS
+        self._window_s = max(windows)
         self._tidied_at = -math.inf
+        self._untold: deque[int] = deque()
+        self._told_at = -math.inf
         self._turns: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
 
     async def acquire(self, weight: int) -> Ticket:
@@ -387,6 +186,8 @@ class Budget:
         """
         if weight < 0:
             raise ValueError(f"a request cannot weigh {weight}")
+        if not (self.limits or self._held()):
+            return Ticket(self, weight, charged=False)
         place: int | None = None  # in the queue of all processes, once there is a wait
         told = None
         async with self._turn():
@@ -426,6 +227,22 @@ class Budget:
         now, used = self._clock(), int(used)
         self.ledger.post(lambda db: self._charge_unknown(db, now, used))
 
+    def settle(self) -> None:
+        """Charge what was sent unpaced and the others of the key have not been told of."""
+        weight = 0
+        with suppress(IndexError):
+            while True:
+                weight += self._untold.popleft()
+        if not weight:
+            return
+        now = self._told_at = self._clock()
+
+        def work(db: sqlite3.Connection) -> None:
+            self._tidy(db, now)
+            self._spend(db, now, weight)
+
+        self.ledger.post(work)
+
     def pause(self, seconds: float, reason: str) -> None:
         """Let every request of every process wait; of several pauses the latest end holds.
 
@@ -451,6 +268,13 @@ class Budget:
             for ended in [other for other in list(self._turns) if other.is_closed()]:
                 self._turns.pop(ended, None)
         return self._turns.setdefault(loop, asyncio.Lock())
+
+    def _held(self) -> bool:
+        """Tell whether a ban, a pause or the care after one may be in force."""
+        try:
+            return bool(self.ledger.look(_HELD, (self.key, self._clock())))
+        except LedgerBusyError:
+            return True
 
     async def _attempt(self, weight: int, place: int | None) -> Ticket | _Wait:
         while True:
@@ -496,7 +320,7 @@ class Budget:
         if 0 <= now - self._tidied_at < _TIDY_S:
             return
         self._tidied_at = now
-        reach_s = max(_KEEP_S, *(limit.window_s for limit in self.limits))
+        reach_s = max([_KEEP_S, *(limit.window_s for limit in self.limits)])
         db.execute(_FORGET_CHARGES, (self.key, now - reach_s))
         db.execute(_FORGET_WAITERS, (self.key, now, now + _NAP_S + _LATE_S))
         last = now + max(self.max_request_s, self._slot_s)
@@ -533,6 +357,11 @@ class Budget:
 
     def _finish(self, ticket: Ticket, used: int | None) -> None:
         now = self._clock()
+        if ticket.id is None:
+            self._untold.append(ticket.weight)
+            if not 0 <= now - self._told_at < _UNTOLD_S:
+                self.settle()
+            return
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(_END, (ticket.id,))
@@ -543,6 +372,8 @@ class Budget:
         self.ledger.post(work)
 
     def _charge_unknown(self, db: sqlite3.Connection, now: float, used: int) -> None:
+        if not self.limits:  # whose window the count is of; who has one sees it as well
+            return
         unknown = used - self._charged(db, now, self.limits[0])
         if unknown > 0:
             self._spend(db, now, unknown)

@@ -35,7 +35,7 @@ from backtester.data.errors import (
     UnknownTimeframeError,
 )
 from backtester.data.fetching.archives.plan import archive_url
-from backtester.data.fetching.budget import Budget, Ledger, Limit, Ticket, default_ledger_path
+from backtester.data.fetching.budget import Budget, Limit, Ticket
 from backtester.data.fetching.capabilities import (
     Capability,
     capability_of,
@@ -44,6 +44,7 @@ from backtester.data.fetching.capabilities import (
 )
 from backtester.data.fetching.faults import HttpAnswer, translate
 from backtester.data.fetching.klines import KlinesPage
+from backtester.data.fetching.ledger import Ledger, default_ledger_path
 from backtester.data.fetching.paging import Ask
 from backtester.data.fetching.rows import RowsPage
 from backtester.data.model import Market, MarketType, Timeframe
@@ -51,7 +52,6 @@ from backtester.data.settings import sandbox_url, venue
 
 __all__ = ["Exchange", "require_known"]
 
-_UNLIMITED = (Limit(10**12, 1.0),)
 _GENERIC_WINDOW_S = 4.0
 _DOWNLOAD_S = 300.0
 _SLOW_S = 0.5
@@ -136,6 +136,7 @@ class Exchange:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.budget.settle()
         await self._client.close()
 
     # ------------------------------------------------------------------ asking
@@ -186,6 +187,8 @@ class Exchange:
 
     def seconds_for(self, weight: int) -> float:
         """Give how long the budget makes requests of this weight wait at least, seconds."""
+        if not self.budget.limits:
+            return 0.0
         limit = self.budget.limits[0]
         return max(0.0, weight / limit.weight - 1.0) * limit.window_s
 
@@ -416,7 +419,7 @@ class Exchange:
     def _limits(self, stated: Sequence[Limit]) -> tuple[Limit, ...]:
         """Give the limits that hold: those stated, else the table's, else ccxt's pace."""
         if not self._limited:
-            return _UNLIMITED
+            return ()
         if stated or self.capability.limits:
             return tuple(stated) or self.capability.limits
         per_window = _COST_PARTS * _GENERIC_WINDOW_S * 1000 / self._client.rateLimit
