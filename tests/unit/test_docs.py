@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import runpy
 import warnings
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ import backtester.data
 from backtester.data.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
+WITH_EXAMPLES = sorted(
+    path for path in (ROOT / "backtester").rglob("*.py") if ">>> " in path.read_text("utf-8")
+)
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -73,6 +78,13 @@ def test_every_example_for_vectorbt_users_gives_what_it_shows(
             exec(compile(shown(block), page.name, "exec"), names)
     assert differing == []
     assert len(checked) >= 30
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_give_what_they_show(path: Path) -> None:
+    """An example in a docstring is run, too."""
+    module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
 
 
 def test_docs_cli_is_what_the_command_says() -> None:
