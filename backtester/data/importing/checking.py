@@ -24,7 +24,7 @@ from backtester.data.model import DatasetKey, Interval, MarketType, format_ms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Comparison", "compare", "require_market"]
+__all__ = ["Comparison", "ExchangeCheck"]
 
 _SAMPLE = 64
 """Grid times per stretch: pages under 100 candles cost the least weight."""
@@ -64,40 +64,87 @@ class Comparison:
         }
 
 
-def require_market(
-    key: DatasetKey,
-    symbol: str,
-    candles: Candles,
-    home: Home,
-    config: Mapping[str, Any] | None,
-    now_ms: int,
-) -> Comparison | None:
-    """Compare candles with the market they are said to be of.
+@dataclass(frozen=True, slots=True)
+class ExchangeCheck:
+    """Compares candles with what exchanges answer; nothing of that is stored."""
 
-    Returns
-    -------
-    Comparison or None
-        None where the API does not reach back to any of them.
+    home: Home
+    """For what is remembered of exchanges."""
+    config: Mapping[str, Any] | None
+    """ccxt settings."""
+    now_ms: int
+    """UTC epoch milliseconds."""
 
-    Raises
-    ------
-    CandleError
-        They are not that market's; if they are another's of the same exchange, it says which.
-    DataError
-        The exchange could not be asked.
-    """
-    found = compare(key, symbol, candles, home, config, now_ms)
-    if found is None or found.fits:
-        return found
-    other = _fitting_market(key, symbol, candles, home, config, now_ms)
-    where = f": they are {key.exchange} {other}" if other else ""
-    raise CandleError(
-        f"they are not the candles of {key} {symbol}{where}; of {found.compared + found.missing} "
-        f"compared with the exchange {found.matching} match{_example(found)}",
-        symbol=symbol,
-        comparison=found.plain(),
-        fitting_market=other,
-    )
+    def require_market(self, key: DatasetKey, symbol: str, candles: Candles) -> Comparison | None:
+        """Compare candles with the market they are said to be of.
+
+        Returns
+        -------
+        Comparison or None
+            None where the API does not reach back to any of them.
+
+        Raises
+        ------
+        CandleError
+            They are not that market's; if they are another's of the same exchange, it says which.
+        DataError
+            The exchange could not be asked.
+        """
+        found = self.compare(key, symbol, candles)
+        if found is None or found.fits:
+            return found
+        other = self._fitting_market(key, symbol, candles)
+        where = f": they are {key.exchange} {other}" if other else ""
+        raise CandleError(
+            f"they are not the candles of {key} {symbol}{where}; of "
+            f"{found.compared + found.missing} compared with the exchange {found.matching} "
+            f"match{_example(found)}",
+            symbol=symbol,
+            comparison=found.plain(),
+            fitting_market=other,
+        )
+
+    def compare(self, key: DatasetKey, symbol: str, candles: Candles) -> Comparison | None:
+        """Ask the exchange for up to three stretches of the candles; None as above."""
+        return in_thread(self._compare(key, symbol, candles))
+
+    async def _compare(self, key: DatasetKey, symbol: str, candles: Candles) -> Comparison | None:
+        cache = self.home.cache
+        limits = cache.get_limits(key.exchange, key.market_type)
+        async with Exchange(key.exchange, key.market_type, self.config, limits=limits) as exchange:
+            exchange.require_timeframe(key.timeframe)
+            depth = exchange.capability.depth
+            if depth is not None:
+                oldest = reachable_from(key.timeframe, self.now_ms, depth)
+                candles = candles.take(candles.open_time >= oldest)
+            if not len(candles):
+                return None
+            markets = await markets_of(exchange, cache, _quiet, sought=(symbol,))
+            market = next((one for one in markets if one.symbol == symbol), None)
+            if market is None:
+                raise SymbolBook.of(markets).unknown(symbol, key.exchange, key.market_type)
+            asks = _stretches(candles, key)
+            answers = []
+            for ask in asks:
+                work = partial(exchange.candles, market, key.timeframe, ask)
+                answers.append(await trying(work, symbol, _quiet))
+        return _counted([candles.within(ask.interval) for ask in asks], answers)
+
+    def _fitting_market(self, key: DatasetKey, symbol: str, candles: Candles) -> str | None:
+        """Name the other market of the exchange whose candles these are."""
+        pair = symbol.partition(":")[0]
+        for market_type in (MarketType.SPOT, MarketType.SWAP):
+            other = unified(pair, market_type)
+            if market_type is key.market_type or other is None:
+                continue
+            try:
+                there = DatasetKey(key.exchange, market_type, key.timeframe)
+                found = self.compare(there, other, candles)
+            except DataError:  # the exchange has no such market: it is none of its candles then
+                continue
+            if found is not None and found.fits:
+                return f"{market_type} {other}"
+        return None
 
 
 def _example(found: Comparison) -> str:
@@ -105,77 +152,6 @@ def _example(found: Comparison) -> str:
         return ""
     time, file, answer = found.first_difference
     return f", and that of {format_ms(time)} is {list(file)} in the file and {list(answer)} there"
-
-
-def _fitting_market(
-    key: DatasetKey,
-    symbol: str,
-    candles: Candles,
-    home: Home,
-    config: Mapping[str, Any] | None,
-    now_ms: int,
-) -> str | None:
-    """Name the other market of the exchange whose candles these are."""
-    pair = symbol.partition(":")[0]
-    for market_type in (MarketType.SPOT, MarketType.SWAP):
-        other = unified(pair, market_type)
-        if market_type is key.market_type or other is None:
-            continue
-        try:
-            there = DatasetKey(key.exchange, market_type, key.timeframe)
-            found = compare(there, other, candles, home, config, now_ms)
-        except DataError:  # the exchange has no such market: it is none of its candles then
-            continue
-        if found is not None and found.fits:
-            return f"{market_type} {other}"
-    return None
-
-
-def compare(
-    key: DatasetKey,
-    symbol: str,
-    candles: Candles,
-    home: Home,
-    config: Mapping[str, Any] | None,
-    now_ms: int,
-) -> Comparison | None:
-    """Ask the exchange for up to three stretches of the candles; nothing of it is stored.
-
-    Returns
-    -------
-    Comparison or None
-        None where the API does not reach back to any of them.
-    """
-    return in_thread(_compare(key, symbol, candles, home, config, now_ms))
-
-
-async def _compare(
-    key: DatasetKey,
-    symbol: str,
-    candles: Candles,
-    home: Home,
-    config: Mapping[str, Any] | None,
-    now_ms: int,
-) -> Comparison | None:
-    limits = home.cache.get_limits(key.exchange, key.market_type)
-    async with Exchange(key.exchange, key.market_type, config, limits=limits) as exchange:
-        exchange.require_timeframe(key.timeframe)
-        depth = exchange.capability.depth
-        if depth is not None:
-            oldest = reachable_from(key.timeframe, now_ms, depth)
-            candles = candles.take(candles.open_time >= oldest)
-        if not len(candles):
-            return None
-        markets = await markets_of(exchange, home.cache, _quiet, sought=(symbol,))
-        market = next((one for one in markets if one.symbol == symbol), None)
-        if market is None:
-            raise SymbolBook.of(markets).unknown(symbol, key.exchange, key.market_type)
-        asks = _stretches(candles, key)
-        answers = []
-        for ask in asks:
-            work = partial(exchange.candles, market, key.timeframe, ask)
-            answers.append(await trying(work, symbol, _quiet))
-    return _counted([candles.within(ask.interval) for ask in asks], answers)
 
 
 def _quiet(_event: object) -> None:

@@ -342,14 +342,15 @@ class _Import:
         return symbol, notes
 
     def _checked(self, key: DatasetKey, symbol: str, candles: Candles) -> dict[str, Any] | None:
-        from backtester.data.importing.checking import require_market
+        from backtester.data.importing.checking import ExchangeCheck
 
         if not len(candles):
             return None
         if key.exchange in self.unreachable:
             raise self.unreachable[key.exchange]
         try:
-            found = require_market(key, symbol, candles, self.home, self.config, self.now_ms)
+            check = ExchangeCheck(self.home, self.config, self.now_ms)
+            found = check.require_market(key, symbol, candles)
         except TransientFetchError as error:  # after all tries: the next would only wait, too
             self.unreachable[key.exchange] = error
             raise
