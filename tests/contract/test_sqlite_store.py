@@ -43,8 +43,8 @@ class TestSqliteStore(StoreContract):
         SqliteStore(store.folder).put(dataset)
 
 
-def test_threads_decode_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is large enough for threads is put together in order, the tail included."""
+def test_several_chunks_and_a_tail_are_one_table(tmp_path: Path) -> None:
+    """They are put together in order, whole or one column of them."""
     store, years = SqliteStore(tmp_path), [0, 9_000, 18_000, 27_000]
     for first in years:
         store.commit(KEY, [answer("BTC/USDT", first, 40, seed=first)])
@@ -52,16 +52,14 @@ def test_threads_decode_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     expected = [one for first in years for one in range(first, first + 40)] + [
         *range(27_040, 27_043)
     ]
-    for least in (10**9, 0):
-        monkeypatch.setattr(sqlite_dataset, "_MANY_VALUES", least)
-        sqlite_dataset._memo._entries.clear()
-        times, closes = store.read_column(KEY, "Close")["BTC/USDT"]
-        assert times.tolist() == [START + hour * HOUR for hour in expected]
-        found = store.read(KEY).series["BTC/USDT"].candles
-        parts = [answer("BTC/USDT", first, 40, seed=first).candles.values for first in years]
-        whole = np.concatenate([*parts, answer("BTC/USDT", 27_040, 3).candles.values])
-        assert found.values.tobytes() == whole.tobytes()
-        assert closes.tobytes() == whole[:, 3].tobytes()
+    times, closes = store.read_column(KEY, "Close")["BTC/USDT"]
+    assert times.tolist() == [START + hour * HOUR for hour in expected]
+    found = store.read(KEY).series["BTC/USDT"].candles
+    assert found.open_time.tolist() == times.tolist()
+    parts = [answer("BTC/USDT", first, 40, seed=first).candles.values for first in years]
+    whole = np.concatenate([*parts, answer("BTC/USDT", 27_040, 3).candles.values])
+    assert found.values.tobytes() == whole.tobytes()
+    assert closes.tobytes() == whole[:, 3].tobytes()
 
 
 def test_a_replacement_that_is_cut_off_loses_nothing(tmp_path: Path) -> None:

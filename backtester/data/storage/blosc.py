@@ -7,6 +7,7 @@ know among the installed packages, by starting Python. No file shall make it do 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,15 @@ from backtester.data.storage.pickles import UnreadableError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["HEADER_SIZE", "LIMIT", "chunk_length", "compress", "compress_array", "decompress"]
+__all__ = [
+    "HEADER_SIZE",
+    "LIMIT",
+    "chunk_length",
+    "compress",
+    "compress_array",
+    "decompress",
+    "decompress_array",
+]
 
 HEADER_SIZE = 32
 """Length of a chunk's header in bytes."""
@@ -25,7 +34,8 @@ LIMIT = 2**31 - 1 - HEADER_SIZE
 
 # c-blosc2's README_CHUNK_FORMAT.rst: format, version of the codec, flags, type size, unpacked,
 # block and packed size, filters, codec, their parameters, more flags.
-_HEADER = struct.Struct("<4B3i6BB7x2B")
+_HEADER = struct.Struct("<4s3i16s")
+_ABOUT = struct.Struct("<4B6BB7x2B")
 _FORMAT = 5
 _CODECS = {0, 1, 3, 4}  # blosclz, lz4, zlib, zstd, as the flags count them
 _CODEC_IDS = range(6)  # the same and lz4hc, as the codec's own byte does
@@ -110,9 +120,8 @@ def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
         raise UnreadableError(
             f"it has {len(header)} bytes, fewer than the header of a Blosc2 chunk"
         )
-    version, _, flags, item, unpacked, block, packed, *rest = _HEADER.unpack_from(header)
-    *filters, codec, flags_2, flags_3 = rest
-    if version != _FORMAT:
+    begin, unpacked, block, packed, end = _HEADER.unpack_from(header)
+    if begin[0] != _FORMAT:
         raise UnreadableError("it does not begin with a Blosc2 chunk")
     if packed <= HEADER_SIZE:
         raise UnreadableError(f"its header says that the chunk has {packed} bytes")
@@ -120,11 +129,18 @@ def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
         raise UnreadableError(
             f"its header says that {packed} bytes unpack to {unpacked}, which is out of proportion"
         )
-    known = flags >> 5 in _CODECS and codec in _CODEC_IDS and _FILTERS.issuperset(filters)
-    # The last flags would make it lazy, a run of one value, or a dictionary's.
-    if not known or not 0 < block <= unpacked or not item or flags_2 or flags_3:
+    if not _is_ordinary(begin + end) or not 0 < block <= unpacked:
         raise UnreadableError("its Blosc2 header asks for what such files never use")
     return packed, unpacked
+
+
+@lru_cache(maxsize=64)  # thousands of chunks have the same few headers, their sizes apart
+def _is_ordinary(about: bytes) -> bool:
+    """Tell whether a header, its sizes left out, asks for nothing that we do not know."""
+    _, _, flags, item, *filters, codec, flags_2, flags_3 = _ABOUT.unpack(about)
+    known = flags >> 5 in _CODECS and codec in _CODEC_IDS and _FILTERS.issuperset(filters)
+    # The last flags would make it lazy, a run of one value, or a dictionary's.
+    return known and bool(item) and not flags_2 and not flags_3
 
 
 def _most_unpacked(packed: int, ratio: int) -> int:
@@ -150,3 +166,20 @@ def compress_array(array: NDArray[Any]) -> bytes:
             nthreads=1,
         )
     )
+
+
+def decompress_array(chunk: bytes | memoryview, array: NDArray[Any]) -> None:
+    """Decompress exactly one chunk into an array that it must fill exactly.
+
+    Raises as `decompress` does.
+    """
+    length, unpacked = _lengths(chunk, _RATIO)
+    # The library trusts that there is room.
+    if length != len(chunk) or unpacked != array.nbytes:
+        raise UnreadableError("its compressed part is not of the size that belongs here")
+    import blosc2
+
+    try:
+        blosc2.decompress2(chunk, array, nthreads=1)
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise UnreadableError(f"its compressed part is damaged ({error})") from error

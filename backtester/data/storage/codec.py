@@ -26,10 +26,10 @@ equal bits, as their base alone. `_Kind` lists the kinds.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -89,11 +89,10 @@ class _Kind(IntEnum):
 
 
 _FLOATS = (_Kind.RAW, _Kind.SAME)
-_KINDS = tuple(_Kind)
 
 
 class _Stream(NamedTuple):
-    kind: _Kind
+    kind: int
     width: int = 0
     exponent: int = 0
     base: int = 0
@@ -328,8 +327,9 @@ class Chunk:
     _step: int
     _irregular: Ints | None
     """All open times where the steps between them differ."""
-    _groups: tuple[tuple[_Stream, ...], ...]
-    """The streams of the prices, then those of each other column."""
+    _streams: _Streams
+    _groups: tuple[int, ...]
+    """Which streams are the first of the prices and of each other column."""
 
     @classmethod
     def open(cls, chunk: bytes, name: bytes = b"") -> Chunk:
@@ -347,23 +347,29 @@ class Chunk:
             raise UnreadableError("a chunk fails its checksum")
         if not 1 <= rows <= MOST_ROWS or not _PRICES <= width < 64:
             raise UnreadableError(f"a chunk claims {rows} rows of {width} columns")
-        with _sense():
-            steps, *streams = _split(view, count)
+        try:
+            streams = _Streams.cut(view, count)
             groups = _grouped(streams, width)
-            if steps.kind is _Kind.EQUAL:
+            steps = streams[0]
+            if steps.kind == _Kind.EQUAL:
                 last, step, irregular = first + steps.base * (rows - 1), max(steps.base, 1), None
                 if (rows > 1 and steps.base <= 0) or last >= 2**63:
                     raise UnreadableError("a chunk's open times do not increase")
             else:
                 irregular, step = _read_times(steps, first, rows), 0
                 last = int(irregular[-1])
-        return cls(rows, width, first, last, step, irregular, groups)
+        except _NONSENSE as error:
+            raise _senseless(error) from error
+        return cls(rows, width, first, last, step, irregular, streams, groups)
 
     def times(self, begin: int, end: int) -> Ints:
         """Give the open times of rows ``[begin, end)``."""
         if self._irregular is not None:
             return self._irregular[begin:end]
-        return np.arange(begin, end) * self._step + self.first
+        times = np.arange(begin, end)
+        times *= self._step
+        times += self.first
+        return times
 
     def grid(self, begin: int, end: int) -> object:
         """Give a key that is equal to another's where the open times of both are the same."""
@@ -382,91 +388,138 @@ class Chunk:
 
     def read(self, begin: int, end: int, out: Floats) -> None:
         """Decode rows ``[begin, end)`` into `out`, float64 (k, end - begin)."""
-        with _sense():
+        try:
             self._read_prices(begin, end, dict(enumerate(out[:_PRICES])))
             for number in range(_PRICES, self.width):
                 self._read_other(number, begin, end, out[number])
+        except _NONSENSE as error:
+            raise _senseless(error) from error
 
     def read_column(self, number: int, begin: int, end: int, out: Floats) -> None:
         """Decode rows ``[begin, end)`` of one column into `out`, float64 (end - begin,)."""
-        with _sense():
+        try:
             if number < _PRICES:
                 self._read_prices(begin, end, {number: out})
             else:
                 self._read_other(number, begin, end, out)
+        except _NONSENSE as error:
+            raise _senseless(error) from error
 
     def _read_prices(self, begin: int, end: int, out: Mapping[int, Floats]) -> None:
         """Decode some of open, high, low and close, without a temporary array too many."""
-        group, rows = self._groups[0], self.rows
-        if group[0].kind in _FLOATS:
+        streams, at, rows = self._streams, self._groups[0], self.rows
+        jumps = streams[at]
+        if jumps.kind in _FLOATS:
             for number, column in out.items():
-                _read_raw(group[number], rows, begin, end, column)
+                _read_raw(streams[at + number], rows, begin, end, column)
             return
-        jumps, above, below, bodies, *others = group
-        jump, body = _read_ints(jumps, rows, 0, end), _read_ints(bodies, rows, 0, end)
-        before = jump[:begin].sum(dtype=np.int64) + body[:begin].sum(dtype=np.int64)
-        jump, body = jump[begin:], body[begin:]
+        jump, body = _read_ints(jumps, rows, 0, end), _read_ints(streams[at + 3], rows, 0, end)
         # Whole numbers to the end: exact in floats too, and one division gives the float that was.
-        close = np.add(jump, body, out=out.get(_CLOSE), dtype=np.float64)
-        close[:1] += before
-        np.cumsum(close, out=close)
+        close = np.add(jump[begin:], body[begin:], out=out.get(_CLOSE), dtype=np.float64)
+        if begin < end:
+            close[0] += int(np.add.reduce(jump[:begin])) + int(np.add.reduce(body[:begin]))
+        np.add.accumulate(close, out=close)
         if out.keys() != {_CLOSE}:
-            opened = np.subtract(close, body, out=out.get(_OPEN))
+            opened = np.subtract(close, body[begin:], out=out.get(_OPEN))
         if _HIGH in out:
-            np.maximum(opened, close, out=out[_HIGH])
-            out[_HIGH][:] += _read_ints(above, rows, begin, end)
+            high = np.maximum(opened, close, out=out[_HIGH])
+            high += _read_ints(streams[at + 1], rows, begin, end)
         if _LOW in out:
-            np.minimum(opened, close, out=out[_LOW])
-            out[_LOW][:] -= _read_ints(below, rows, begin, end)
+            low = np.minimum(opened, close, out=out[_LOW])
+            low -= _read_ints(streams[at + 2], rows, begin, end)
+        power, mended = _POWERS[jumps.exponent], streams.are_nothing(at + _PRICES)
         for number, column in out.items():
-            column /= _POWERS[jumps.exponent]
-            _mend(others, (number, _PRICES, rows), begin, end, column)
+            column /= power
+            if not mended:
+                self._mend(at + _PRICES, (number, _PRICES), begin, end, column)
 
     def _read_other(self, number: int, begin: int, end: int, out: Floats) -> None:
-        group, rows = self._groups[number - _PRICES + 1], self.rows
-        if len(group) == 1:
-            _read_raw(group[0], rows, begin, end, out)
+        at = self._groups[number - _PRICES + 1]
+        whole = self._streams[at]
+        if whole.kind in _FLOATS:
+            _read_raw(whole, self.rows, begin, end, out)
             return
-        whole, *others = group
-        np.divide(_read_ints(whole, rows, begin, end), _POWERS[whole.exponent], out=out)
-        _mend(others, (0, 1, rows), begin, end, out)
+        np.divide(_read_ints(whole, self.rows, begin, end), _POWERS[whole.exponent], out=out)
+        if not self._streams.are_nothing(at + 1):
+            self._mend(at + 1, (0, 1), begin, end, out)
+
+    def _mend(self, at: int, place: tuple[int, int], begin: int, end: int, out: Floats) -> None:
+        """Put back what decimals alone do not tell, by the two streams from `at` on.
+
+        `place` says which column of its group `out` is, and how many there are.
+        """
+        ulps, odd, (number, columns) = self._streams[at], self._streams[at + 1], place
+        skipped, rows = number * self.rows, columns * self.rows
+        if ulps.kind != _Kind.EQUAL or ulps.base:
+            bits = _bits(out)
+            bits += _read_ints(ulps, rows, skipped + begin, skipped + end)
+        if odd.kind != _Kind.ODD or len(odd.body) % 12:
+            raise UnreadableError("a chunk's odd values are missing")
+        count = len(odd.body) // 12
+        if count:
+            at_row = np.frombuffer(odd.body, "<u4", count)
+            if int(at_row.max()) >= rows:
+                raise UnreadableError("a chunk's odd values are behind its end")
+            here = (at_row >= skipped + begin) & (at_row < skipped + end)
+            odd_bits = np.frombuffer(odd.body, "<i8", count, offset=4 * count)
+            _bits(out)[at_row[here] - (skipped + begin)] = odd_bits[here]
 
 
-@contextmanager
-def _sense() -> Iterator[None]:
-    """Say of what numpy and Python stumble over that the chunk does not make sense."""
-    try:
-        with np.errstate(all="ignore"):  # nonsense is not news
-            yield
-    except (ValueError, IndexError, OverflowError, TypeError, struct.error) as error:
-        raise UnreadableError(f"a chunk does not make sense ({error})") from error
+_NONSENSE = (ValueError, IndexError, OverflowError, TypeError, struct.error)
+"""What numpy and Python raise of numbers that do not make sense."""
 
 
-def _split(view: memoryview, count: int) -> Iterator[_Stream]:
-    """Yield the streams; their lengths must add up to the chunk's."""
-    described = [_STREAM.unpack_from(view, _HEAD.size + i * _STREAM.size) for i in range(count)]
-    at = _HEAD.size + count * _STREAM.size
-    end = len(view) - _CRC.size
-    for kind, width, exponent, length, base in described:
-        if at + length > end or exponent > _MOST_EXPONENT:
+def _senseless(error: Exception) -> UnreadableError:
+    return UnreadableError(f"a chunk does not make sense ({error})")
+
+
+_NOTHING = [(_Kind.EQUAL, 0, 0, 0, 0), (_Kind.ODD, 0, 0, 0, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    """The streams of a chunk, each made when it is asked for: most questions are about a few."""
+
+    _described: Sequence[tuple[int, int, int, int, int]]
+    _begins: Sequence[int]
+    _view: memoryview
+
+    @classmethod
+    def cut(cls, view: memoryview, count: int) -> _Streams:
+        """Cut a chunk; the lengths of its streams must add up to its own."""
+        begin = _HEAD.size + count * _STREAM.size
+        described = list(_STREAM.iter_unpack(view[_HEAD.size : begin]))
+        begins = list(accumulate((one[3] for one in described), initial=begin))
+        if begins[-1] != len(view) - _CRC.size:
             raise UnreadableError("a chunk's streams do not fit into it")
-        yield _Stream(_KINDS[kind], width, exponent, base, view[at : at + length])
-        at += length
-    if at != end:
-        raise UnreadableError("a chunk has something behind its streams")
+        return cls(described, begins, view)
+
+    def __len__(self) -> int:
+        return len(self._described)
+
+    def __getitem__(self, at: int) -> _Stream:
+        kind, width, exponent, length, base = self._described[at]
+        begin = self._begins[at]
+        return _Stream(kind, width, exponent, base, self._view[begin : begin + length])
+
+    def kind(self, at: int) -> int:
+        return self._described[at][0]
+
+    def are_nothing(self, at: int) -> bool:
+        """Tell of the two streams from `at` on that they say: all values are their decimals."""
+        return self._described[at : at + 2] == _NOTHING
 
 
-def _grouped(streams: list[_Stream], width: int) -> tuple[tuple[_Stream, ...], ...]:
-    """Sort streams by what they are of; there must be neither too few nor too many."""
-    groups, at = [], 0
+def _grouped(streams: _Streams, width: int) -> tuple[int, ...]:
+    """Tell where the streams of each column begin; there must be neither too few nor too many."""
+    begins, at = [], 1
     for number in range(1 + width - _PRICES):
-        raw = streams[at].kind in _FLOATS
-        count = (1 if raw else 3) if number else (_PRICES if raw else _PRICES + 2)
-        groups.append(tuple(streams[at : at + count]))
-        at += count
+        begins.append(at)
+        raw = streams.kind(at) in _FLOATS
+        at += (1 if raw else 3) if number else (_PRICES if raw else _PRICES + 2)
     if at != len(streams):
         raise UnreadableError("a chunk has not as many streams as its columns need")
-    return tuple(groups)
+    return tuple(begins)
 
 
 def _read_times(steps: _Stream, first: int, rows: int) -> Ints:
@@ -479,49 +532,28 @@ def _read_times(steps: _Stream, first: int, rows: int) -> Ints:
     return times
 
 
-def _mend(
-    streams: Sequence[_Stream], place: tuple[int, int, int], begin: int, end: int, out: Floats
-) -> None:
-    """Put back what decimals alone do not tell.
-
-    `place` says which column of its group `out` is, how many there are, and the chunk's rows.
-    """
-    (ulps, odd), (number, columns, rows) = streams, place
-    bits = _bits(out)
-    if ulps.kind is not _Kind.EQUAL or ulps.base:
-        skipped = number * rows
-        bits += _read_ints(ulps, columns * rows, skipped + begin, skipped + end)
-    if odd.kind is not _Kind.ODD or len(odd.body) % 12:
-        raise UnreadableError("a chunk's odd values are missing")
-    count = len(odd.body) // 12
-    if count:
-        at = np.frombuffer(odd.body, "<u4", count)
-        if int(at.max()) >= columns * rows:
-            raise UnreadableError("a chunk's odd values are behind its end")
-        here = (at >= number * rows + begin) & (at < number * rows + end)
-        odd_bits = np.frombuffer(odd.body, "<i8", count, offset=4 * count)
-        bits[at[here] - (number * rows + begin)] = odd_bits[here]
-
-
 def _read_ints(stream: _Stream, rows: int, begin: int, end: int) -> NDArray[Any]:
     """Decode values ``[begin, end)`` of the `rows` in a stream, as narrow as they are kept."""
-    if stream.kind is _Kind.EQUAL:
+    if stream.kind == _Kind.EQUAL:
         return np.full(end - begin, stream.base, np.int64)
     unsigned = _unpack(stream, rows)[begin:end]
-    if stream.kind is _Kind.FRAMED:
+    if stream.kind == _Kind.FRAMED:
         if stream.base or stream.width == 8:
             return unsigned.astype(np.int64) + stream.base
         return unsigned
-    if stream.kind is not _Kind.ZIGZAG:
+    if stream.kind != _Kind.ZIGZAG:
         raise UnreadableError("a chunk has floats where integers belong")
-    signs = -(unsigned & 1)  # all bits set where the value is negative
-    return (unsigned >> 1 ^ signs).view(_SIGNED[stream.width])
+    signs = unsigned & 1
+    np.negative(signs, out=signs)  # all bits set where the value is negative
+    unsigned >>= 1
+    unsigned ^= signs
+    return unsigned.view(_SIGNED[stream.width])
 
 
 def _read_raw(stream: _Stream, rows: int, begin: int, end: int, column: Floats) -> None:
-    if stream.kind is _Kind.SAME:
+    if stream.kind == _Kind.SAME:
         _bits(column)[:] = stream.base
-    elif stream.kind is _Kind.RAW:
+    elif stream.kind == _Kind.RAW:
         _bits(column)[:] = _unpack(stream, rows)[begin:end].view(np.int64)
     else:
         raise UnreadableError("a chunk has integers where floats belong")
@@ -531,7 +563,6 @@ def _unpack(stream: _Stream, rows: int) -> NDArray[Any]:
     item = _UNSIGNED.get(stream.width)
     if item is None:
         raise UnreadableError(f"a chunk has integers of {stream.width} bytes")
-    raw = blosc.decompress(stream.body)
-    if len(raw) != rows * stream.width:
-        raise UnreadableError("a chunk's streams are of different lengths")
-    return np.frombuffer(raw, item)
+    unpacked = np.empty(rows, item)
+    blosc.decompress_array(stream.body, unpacked)
+    return unpacked

@@ -115,6 +115,12 @@ class Record:
         rows = np.frombuffer(self.tail, _row(self.columns))
         return Candles(rows["time"].astype(np.int64), rows["values"].astype(np.float64))
 
+    def tail_within(self, interval: Interval | None) -> Candles:
+        """Give the candles of the tail that open inside `interval`; None for all."""
+        if not self.tail or interval is None:
+            return self.tail_candles()
+        return self.tail_candles().within(interval)
+
     def among(self, interval: Interval | None) -> list[Segment]:
         """Give the segments that may have candles inside `interval`; None for all."""
         if interval is None:
@@ -332,15 +338,20 @@ def read_record(data: bytes, name: bytes) -> Record:
 def _consistent(record: Record, totals: tuple[int, int, int]) -> bool:
     """Tell whether all is in order and adds up, as in every record that we write."""
     spans, segments = record.coverage.spans, record.segments
-    times = np.frombuffer(record.tail, _row(record.columns))["time"]
-    rows = sum(segment.rows for segment in segments) + len(times)
-    begins = [segment.first for segment in segments] + times[:1].tolist()
-    ends = [segment.last for segment in segments] + times[-1:].tolist()
+    rows = sum(segment.rows for segment in segments)
+    begins = [segment.first for segment in segments]
+    ends = [segment.last for segment in segments]
+    if record.tail:
+        times = np.frombuffer(record.tail, _row(record.columns))["time"]
+        if not (times[1:] > times[:-1]).all():
+            return False
+        rows += len(times)
+        begins.append(int(times[0]))
+        ends.append(int(times[-1]))
     return (
         totals == (rows, begins[0] if begins else 0, ends[-1] if ends else 0)
         and all(0 < one.rows <= one.last - one.first + 1 for one in segments)
         and all(end < begin for end, begin in zip(ends, begins[1:], strict=False))
-        and bool((times[1:] > times[:-1]).all())
         and all(one.end <= other.start for one, other in pairwise(spans))
     )
 
@@ -384,12 +395,9 @@ def _head(data: bytes) -> Sequence[int]:
 
 
 def _span(start: int, end: int, asked_ms: int, served: int) -> Span:
-    return Span(*_checked(start, end), _SERVED[served], asked_ms)
-
-
-def _checked(start: int, end: int) -> tuple[int, int]:
-    interval = Interval(start, end)  # refuses an empty one
-    return interval.start, interval.end
+    if start >= end:
+        raise ValueError("an empty span")
+    return Span(start, end, _SERVED[served], asked_ms)
 
 
 def _sealed(data: bytes, name: bytes) -> bytes:

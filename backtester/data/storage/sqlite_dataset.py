@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -53,10 +50,6 @@ T = TypeVar("T")
 _MANY = 16
 """From so many symbols on, one query for all of them takes less than one for each."""
 _MEMO_BYTES = 256 << 20
-_MANY_VALUES = 1_000_000
-"""From here on threads save more time than it takes to start them."""
-_THREADS = min(4, os.cpu_count() or 1)
-
 _HARMLESS_BYTES, _MOST_RATIO = 1 << 30, 1_000
 """A file that unpacks to more than the first, and to so many times its own size, is a bomb. A
 market whose price never moves shrinks as much for a while, real ones 5 to 20 times."""
@@ -120,17 +113,9 @@ class _Opened:
 
     def times(self) -> NDArray[np.int64]:
         times = [part.chunk.times(part.begin, part.end) for part in self.parts]
-        return np.concatenate([*times, self.tail.open_time])
-
-
-@contextmanager
-def _mapping(values: int) -> Iterator[Callable[..., Any]]:
-    """Give `map`, or one that works in threads where so many values are to be decoded."""
-    if values < _MANY_VALUES:
-        yield map
-    else:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            yield pool.map
+        if len(self.tail) or not times:
+            times.append(self.tail.open_time)
+        return times[0] if len(times) == 1 else np.concatenate(times)
 
 
 class SqliteDataset:
@@ -151,6 +136,7 @@ class SqliteDataset:
     ) -> None:
         self._execute = connection.execute
         self._key = key
+        self._stem = key.stem
         self._path = path
         self._check_form()
         identity = self._read_identity(salvage=salvage)
@@ -263,22 +249,22 @@ class SqliteDataset:
         return None
 
     def _one(
-        self, query: str, value: object, symbol: str | None = None, span: Interval | None = None
+        self, query: str, value: object, symbol: str | None = None, segment: Segment | None = None
     ) -> Any:
         """Ask for one row, None where there is none; damage met is told with where it is."""
         try:
             return self._execute(query, (value,)).fetchone()
         except sqlite3.DatabaseError as error:
             if is_damage(error):
-                raise self._damaged(str(error), symbol, span) from error
+                raise self._damaged(str(error), symbol, segment) from error
             raise
 
     def _blob(
-        self, value: object, symbol: str | None = None, span: Interval | None = None
+        self, value: object, symbol: str | None = None, segment: Segment | None = None
     ) -> bytes:
         """Make sure that a value is bytes: SQLite lets any column hold anything."""
         if not isinstance(value, bytes):
-            raise self._damaged("something else stands where bytes belong", symbol, span)
+            raise self._damaged("something else stands where bytes belong", symbol, segment)
         return value
 
     def _check_names(self) -> None:
@@ -311,35 +297,25 @@ class SqliteDataset:
         """Read one column; see `Store.read_column`."""
         number = (*COLUMNS, *EXTRAS).index(column)
         grids: dict[object, NDArray[np.int64]] = {}
-
-        def opened() -> Iterator[tuple[str, Series | _Opened]]:
-            for symbol, record in found.items():
-                known = _memo.get((self._path, self._id, symbol, within), record)
-                yield symbol, known or self._open(symbol, record, within)
-
-        def decoded(pair: tuple[str, Series | _Opened]) -> Column:
-            symbol, one = pair
-            if isinstance(one, Series):
-                return one.candles.open_time, one.candles.column(column)
-            values = np.empty(one.rows)
-            self._decode(symbol, one, values, lambda part, out: part.read_column(number, out), map)
-            values[one.decoded_rows :] = one.tail.column(column)
+        found: dict[str, Column] = {}
+        for symbol, record in self._records(symbols, salvage=False):
+            known = _memo.get((self._path, self._id, symbol, within), record)
+            if known is not None:
+                found[symbol] = known.candles.open_time, known.candles.column(column)
+                continue
+            opened = self._open(symbol, record, within)
+            values = np.empty(opened.rows)
+            self._decode(symbol, opened, values, lambda part, out: part.read_column(number, out))
+            values[opened.decoded_rows :] = opened.tail.column(column)
             values.flags.writeable = False
             # Most symbols of a dataset have candles at the same times: these are made once.
-            times = grids.get(one.grid)
+            grid = opened.grid
+            times = grids.get(grid)
             if times is None:
-                times = grids.setdefault(one.grid, one.times())
+                times = grids.setdefault(grid, opened.times())
                 times.flags.writeable = False
-            return times, values
-
-        found = dict(self._records(symbols, salvage=False))
-        candles = sum(
-            records.read_summary(one, self._name(symbol)).candles for symbol, one in found.items()
-        )
-        if within is not None:
-            candles = min(candles, len(found) * self._timeframe.steps(within))
-        with _mapping(candles) as run:
-            return dict(zip(found, run(decoded, opened()), strict=True))
+            found[symbol] = times, values
+        return found
 
     def _series(
         self, symbol: str, data: bytes, within: Interval | None, *, salvage: bool
@@ -355,11 +331,12 @@ class SqliteDataset:
                 if not salvage:
                     raise
                 # What it held is asked for again.
-                end = self._key.timeframe.next(segment.last)
-                coverage = coverage.remove(Interval(segment.first, end))
-        candles = self._table(symbol, _Opened(parts, record.tail_candles()))
-        series = Series(candles, coverage, self._revisions(symbol, record, salvage=salvage))
-        return series if within is None else series.showing(within)
+                coverage = coverage.remove(self._span(segment))
+        candles = self._table(symbol, _Opened(parts, record.tail_within(within)))
+        revisions = self._revisions(symbol, record, salvage=salvage)
+        if within is not None:
+            revisions = tuple(one for one in revisions if one.open_time in within)
+        return Series(candles, coverage, revisions)
 
     def _parsed(self, symbol: str, data: bytes) -> Record:
         try:
@@ -372,9 +349,8 @@ class SqliteDataset:
 
     def _open(self, symbol: str, data: bytes, within: Interval | None) -> _Opened:
         record = self._parsed(symbol, data)
-        tail = record.tail_candles()
         parts = [self._open_part(symbol, one, within) for one in record.among(within)]
-        return _Opened(parts, tail if within is None else tail.within(within))
+        return _Opened(parts, record.tail_within(within))
 
     def _open_part(self, symbol: str, segment: Segment, within: Interval | None) -> _Part:
         chunk = self._opened(symbol, segment)
@@ -383,10 +359,11 @@ class SqliteDataset:
         return _Part(segment, chunk, *chunk.window(within.start, within.end))
 
     def _table(self, symbol: str, opened: _Opened) -> Candles:
-        values = np.empty((opened.width, opened.rows))
-        with _mapping(values.size) as run:
-            self._decode(symbol, opened, values, _Part.read, run)
-        values[:, opened.decoded_rows :] = opened.tail.widened(opened.width).values.T
+        width, decoded, tail = opened.width, opened.decoded_rows, opened.tail
+        values = np.empty((width, decoded + len(tail)))
+        self._decode(symbol, opened, values, _Part.read)
+        if len(tail):
+            values[:, decoded:] = tail.widened(width).values.T
         return Candles(opened.times(), values.T)
 
     def _decode(
@@ -395,38 +372,32 @@ class SqliteDataset:
         opened: _Opened,
         out: NDArray[np.float64],
         read: Callable[[_Part, Any], None],
-        run: Callable[..., Iterable[None]],
     ) -> None:
         """Decode parts one behind the other along the last axis of `out`."""
-
-        def decode(part: _Part, at: int) -> None:
+        at = 0
+        for part in opened.parts:
             try:
                 read(part, out[..., at : at + part.rows])
             except UnreadableError as error:
-                span = Interval(part.segment.first, self._timeframe.next(part.segment.last))
-                raise self._damaged(str(error), symbol, span) from error
-
-        begins = accumulate((part.rows for part in opened.parts), initial=0)
-        for _ in run(decode, opened.parts, begins):
-            pass
+                raise self._damaged(str(error), symbol, part.segment) from error
+            at += part.rows
 
     def _opened(self, symbol: str, segment: Segment) -> codec.Chunk:
-        span = Interval(segment.first, self._timeframe.next(segment.last))
-        row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, span)
+        row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, segment)
         if row is None:
-            raise self._damaged("a chunk is missing", symbol, span)
+            raise self._damaged("a chunk is missing", symbol, segment)
         self._room -= segment.rows * _ROW_BYTES
         if self._room < 0:
-            raise self._damaged("it claims to hold more than it can", symbol, span)
+            raise self._damaged("it claims to hold more than it can", symbol, segment)
         try:
-            data = self._blob(row[0], symbol, span)
+            data = self._blob(row[0], symbol, segment)
             chunk = codec.Chunk.open(data, self._name(symbol))
         except UnreadableError as error:
-            raise self._damaged(str(error), symbol, span) from error
+            raise self._damaged(str(error), symbol, segment) from error
         found = (chunk.rows, chunk.first, chunk.last)
         known = len(COLUMNS) <= chunk.width <= len(COLUMNS) + len(EXTRAS)
         if found != (segment.rows, segment.first, segment.last) or not known:
-            raise self._damaged("a chunk is not the one that belongs here", symbol, span)
+            raise self._damaged("a chunk is not the one that belongs here", symbol, segment)
         return chunk
 
     def _revisions(
@@ -500,13 +471,17 @@ class SqliteDataset:
         return data[4:]
 
     def _damaged(
-        self, reason: str, symbol: str | None = None, span: Interval | None = None
+        self, reason: str, symbol: str | None = None, segment: Segment | None = None
     ) -> CorruptDatasetError:
+        span = None if segment is None else self._span(segment)
         return corrupt(self._path, reason, symbol, span)
+
+    def _span(self, segment: Segment) -> Interval:
+        return Interval(segment.first, self._timeframe.next(segment.last))
 
     def _name(self, symbol: str) -> bytes:
         """Give what the checksums of a symbol's parts begin with."""
-        return f"{self._key.stem}\0{symbol}".encode()
+        return f"{self._stem}\0{symbol}".encode()
 
     def damage(self) -> list[CorruptDatasetError]:
         """List all that cannot be read, chunk by chunk."""
