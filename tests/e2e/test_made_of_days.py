@@ -65,6 +65,21 @@ def test_they_are_the_markets_own(
     assert warm.result.derived == asked.result.derived
 
 
+@pytest.mark.parametrize("start", ["inception", None])
+def test_all_there_is(serve: Serve, start: str | None) -> None:
+    """From before the first candle on, which may be a week of the year 1970."""
+    asked = serve("kucoin").ask("ONDO/USDT", "1w", start)
+    assert same(asked["ONDO/USDT"], truth("ONDO/USDT", "1w", "2025-01-01", NOON))
+
+
+def test_weeks_of_an_exchange_that_nobody_has_looked_up(serve: Serve) -> None:
+    """They may open on any day: those of days do on Monday."""
+    asked = serve("gate", exchange="gateeu").ask("BTC/USDT", "1w", "2025-01-01")
+    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1w", "2025-01-01", NOON))
+    (note,) = asked.result.derived["BTC/USDT"]
+    assert note["from"] == "1d"
+
+
 def test_days_that_are_stored_are_not_asked_again(serve: Serve) -> None:
     """Weeks after days, and months after both, cost no page."""
     world = serve("coinbase")

@@ -100,9 +100,10 @@ class Capability:
         return next(weight for most, weight in self.weights if limit <= most)
 
 
-GENERIC = Capability(certified=False, page_size=200, from_start=False)
+GENERIC = Capability(certified=False, page_size=200, from_start=False, other_grid=("1w",))
 """The careful row: pages that every known exchange serves whole (bitget's history gives 200
-and skips rows when more are asked), every absence read twice."""
+and skips rows when more are asked), every absence read twice, weeks made of days, as theirs may
+open on any day (ccxt's class of Bitstamp even asks for three days where it says a week)."""
 
 _BINANCE_SPOT = Capability(
     certified=True,

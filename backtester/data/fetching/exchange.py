@@ -247,7 +247,7 @@ class Exchange:
         reaches far enough.
         """
         row, units = self.capability, [Timeframe.parse(text) for text in ("1w", "1d", "1h", "1m")]
-        if not row.certified or "1w" in row.other_grid or row.longest_window_ms is not None:
+        if "1w" in row.other_grid or row.longest_window_ms is not None:
             units = units[1:]
         known = self._client.timeframes or {}
         return [u for u in units if str(u) in known and u.typical_ms > timeframe.typical_ms]
@@ -364,6 +364,10 @@ class Exchange:
             since, limit = max(timeframe.next(since, -1), 0), limit + 1
         if ask.until is not None and self.capability.asked_until:
             params["until"] = ask.until - 1
+        elif ask.until is not None and since is not None and self.capability.bounds is None:
+            # ccxt ends a window after `limit` of its own candles, and its month has 30 days.
+            its_own_ms = self._client.parse_timeframe(str(timeframe)) * 1000
+            limit = max(limit, math.ceil((ask.until - since) / its_own_ms))
         if self.capability.history is not None and ask.since is not None:
             recent, (name, value) = self.capability.history
             if ask.since < timeframe.next(self._client.milliseconds(), -recent):

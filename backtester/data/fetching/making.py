@@ -60,8 +60,9 @@ def question(
         request,
         key=replace(request.key, timeframe=source),
         symbols=symbols,
-        start=max(min(starts), 0),
-        end=None if forming else max(ends),
+        # As moments: a small number would be refused, as it might mean seconds.
+        start=np.datetime64(max(min(starts), 0), "ms"),
+        end=None if forming else np.datetime64(max(ends), "ms"),
         include_forming=bool(forming),
         only_newer=False,
         prefer_resampling=False,
