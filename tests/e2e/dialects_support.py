@@ -20,9 +20,20 @@ from backtester.data.candles import Candles
 from backtester.data.model import Interval, Timeframe
 from backtester.data.sandbox import Fault, SandboxServer
 from backtester.data.sandbox.weights import Verdict, WeightBook
-from tests.support.world import MARKET, NOON, Clock, World, same
+from tests.support.world import DAY, MARKET, NOON, Clock, World, same
 
-__all__ = ["BROKEN", "Patient", "Serve", "ask_twice", "in_contracts", "reach", "serve", "spans_of"]
+__all__ = [
+    "BROKEN",
+    "KRAKEN_ROWS",
+    "Patient",
+    "Serve",
+    "ask_twice",
+    "in_contracts",
+    "kraken_truth",
+    "reach",
+    "serve",
+    "spans_of",
+]
 
 Serve = Callable[..., World]
 """Called with a dialect's name, and optionally a clock or where it shall stand (ms), ccxt's
@@ -40,6 +51,9 @@ BROKEN = [
     Fault.SHORT_PAGE,
 ]
 """What can be wrong with one page, in any dialect; the truth comes all the same."""
+
+KRAKEN_ROWS = 721
+"""What Kraken shows: 720 complete candles and the forming one."""
 
 
 class Patient(WeightBook):
@@ -99,6 +113,22 @@ def in_contracts(candles: Candles, size: float) -> Candles:
     values = candles.values.copy()
     values[:, 4] = np.rint(values[:, 4] / size) * size
     return Candles(candles.open_time.copy(), values)
+
+
+def kraken_truth(symbol: str, timeframe: str, start: int, end: int, now_ms: int = NOON) -> Candles:
+    """Give the closed candles that Kraken still shows: silence is filled in, flat and empty."""
+    unit = Timeframe.parse(timeframe)
+    first = max(start, reach(timeframe, KRAKEN_ROWS, now_ms))
+    window = Interval(unit.ceil(first), min(end, unit.floor(now_ms - 2_000)))
+    traded = MARKET.candles(symbol, unit, Interval(window.start - 3 * DAY, window.end))
+    grid = unit.grid(window)
+    grid = grid[grid >= traded.open_time[0]]
+    last = np.searchsorted(traded.open_time, grid, side="right") - 1
+    values = traded.values[last].copy()
+    silent = traded.open_time[last] != grid
+    values[silent, :4] = values[silent, 3:4]
+    values[silent, 4] = 0.0
+    return Candles(grid, values)
 
 
 def spans_of(world: World, symbol: str, timeframe: str, market_type: str = "spot") -> list[Any]:

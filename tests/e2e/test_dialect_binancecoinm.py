@@ -7,10 +7,8 @@ import math
 import pytest
 
 from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
-from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Served
-from backtester.data.sandbox import Fault
 from tests.e2e.dialects_support import Serve, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -130,40 +128,6 @@ def test_what_lies_before_the_listing_is_told_as_such(serve: Serve) -> None:
         (0, first, Served.NOT_LISTED),
         (first, NOON // HOUR * HOUR, Served.MARKET),
     ]
-
-
-def test_unknown_symbol_and_timeframe(serve: Serve) -> None:
-    """Names that mean nothing are refused before any candle is asked for."""
-    world = serve("binancecoinm")
-
-    with pytest.raises(UnknownSymbolError, match="NOPE/USD"):
-        world.ask("NOPE/USD:NOPE", market_type="swap")
-    with pytest.raises(UnknownTimeframeError, match="1m, 3m"):
-        world.ask("BTC/USD:BTC", "7m", market_type="swap")
-
-    assert klines(world) == 0
-
-
-def test_refused_call_pauses_and_succeeds(serve: Serve) -> None:
-    """A 429 is obeyed once, and then all comes."""
-    world = serve("binancecoinm", limited=True)
-    rule = world.faults.add(Fault.HTTP_429, times=1, match="/dapi/v1/klines", retry_after_s=1)
-
-    asked = world.ask("BTC/USD:BTC", "1h", "2025-06-01", market_type="swap")
-
-    assert rule.fired == 1
-    assert same(asked["BTC/USD:BTC"], truth("BTC/USDT:USDT", "1h", "2025-06-01", NOON))
-
-
-@pytest.mark.parametrize("fault", [Fault.SHORT_PAGE, Fault.OUT_OF_WINDOW_ROWS, Fault.CUT_JSON])
-def test_faulty_pages_do_not_change_the_table(serve: Serve, fault: Fault) -> None:
-    """Every third answer broken, the table is still the truth."""
-    world = serve("binancecoinm")
-    world.faults.add(fault, every=3, match="/dapi/v1/klines")
-
-    asked = world.ask("BTC/USD:BTC", "1h", "2024-06-01", market_type="swap")
-
-    assert same(asked["BTC/USD:BTC"], truth("BTC/USDT:USDT", "1h", "2024-06-01", NOON))
 
 
 def test_markets_and_volumes(serve: Serve) -> None:

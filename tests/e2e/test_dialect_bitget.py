@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
 from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
 from backtester.data.errors import (
-    RateLimitedError,
     UnknownSymbolError,
-    UnknownTimeframeError,
 )
-from backtester.data.fetching import faults
 from backtester.data.model import Served
-from backtester.data.sandbox import Fault
 from tests.e2e.dialects_support import Serve, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -130,19 +125,6 @@ def test_inception_takes_few_requests(
     assert candle_requests(world) <= math.ceil((NOON - first) / HOUR / PAGE) + search
 
 
-@pytest.mark.parametrize("skew_ms", [-20 * MINUTE, 20 * MINUTE, -8 * HOUR])
-def test_our_clock_may_be_wrong(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, skew_ms: int
-) -> None:
-    """ccxt's choice of endpoint goes by the exchange's clock: nothing is missed by a wrong one."""
-    world = serve("bitget")
-    monkeypatch.setattr(time, "time_ns", lambda: (world.clock() + skew_ms) * 1_000_000)
-
-    asked = world.ask("BTC/USDT", "1m", "2025-06-14T00:00:30")
-
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", "2025-06-14T00:00:30", NOON))
-
-
 def test_delisted_symbol_is_unknown(serve: Serve) -> None:
     """What Bitget has delisted is gone, which is said as such."""
     world = serve("bitget")
@@ -161,40 +143,6 @@ def test_symbol_delisted_since_its_markets_were_read(serve: Serve) -> None:
         world.ask("EOS/USDT", "1h", "2025-05-01", "2025-05-04")
 
 
-def test_unknown_symbol_and_timeframe(serve: Serve) -> None:
-    """Names that mean nothing are refused before any candle is asked for."""
-    world = serve("bitget")
-
-    with pytest.raises(UnknownSymbolError, match="NOPE/USDT"):
-        world.ask("NOPE/USDT")
-    with pytest.raises(UnknownTimeframeError, match="1m, 3m"):
-        world.ask("BTC/USDT", "7m")
-
-    assert candle_requests(world) == 0
-
-
-def test_refused_call_pauses_and_succeeds(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code 50011 is a limit reached: everyone waits, then all comes."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("bitget", limited=True)
-    rule = world.faults.add(Fault.HTTP_429, times=1, match="candles")
-
-    asked = world.ask("BTC/USDT", "1h", "2025-05-01")
-
-    assert rule.fired == 1
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-05-01", NOON))
-
-
-def test_refusals_without_end_are_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exchange that refuses for good ends in the error that says so."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.01)
-    world = serve("bitget")
-    world.faults.add(Fault.HTTP_429, match="candles")
-
-    with pytest.raises(RateLimitedError, match="Too Many Requests"):
-        world.ask("BTC/USDT", "1h", "2025-06-03", "2025-06-04")
-
-
 def test_limit_is_obeyed(serve: Serve) -> None:
     """At the exchange's own limit nothing is refused."""
     world = serve("bitget", limited=True)
@@ -204,26 +152,6 @@ def test_limit_is_obeyed(serve: Serve) -> None:
     assert candle_requests(world) > 20
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-01-15", NOON))
     assert {request.status for request in asked.requests} == {200}
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault.SHORT_PAGE,
-        Fault.EMPTY_LIST,
-        Fault.OUT_OF_WINDOW_ROWS,
-        Fault.CUT_JSON,
-        Fault.DISCONNECTED,
-    ],
-)
-def test_faulty_pages_do_not_change_the_table(serve: Serve, fault: Fault) -> None:
-    """Every third answer broken, the table is still the truth."""
-    world = serve("bitget")
-    world.faults.add(fault, every=3, match="candles")
-
-    asked = world.ask("BTC/USDT", "1h", "2025-04-01")
-
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-04-01", NOON))
 
 
 @pytest.mark.parametrize("market_type", ["spot", "swap"])

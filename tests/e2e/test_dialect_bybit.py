@@ -11,7 +11,6 @@ from backtester.data.errors import (
     BannedError,
     RateLimitedError,
     UnknownSymbolError,
-    UnknownTimeframeError,
 )
 from backtester.data.fetching import faults
 from backtester.data.model import Served
@@ -138,30 +137,6 @@ def test_symbol_delisted_since_its_markets_were_read(serve: Serve) -> None:
     assert same(stored, truth("EOS/USDT", "1h", "2025-05-01", "2025-05-02"))
 
 
-def test_unknown_symbol_and_timeframe(serve: Serve) -> None:
-    """Names that mean nothing are refused before any candle is asked for."""
-    world = serve("bybit")
-
-    with pytest.raises(UnknownSymbolError, match="NOPE/USDT"):
-        world.ask("NOPE/USDT")
-    with pytest.raises(UnknownTimeframeError, match="1m, 3m"):
-        world.ask("BTC/USDT", "7m")
-
-    assert kline_requests(world) == 0
-
-
-def test_refused_call_pauses_and_succeeds(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code 10006 with status 200 is a limit reached: everyone waits, then all comes."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("bybit", limited=True)
-    rule = world.faults.add(Fault.HTTP_429, times=1, match="/kline")
-
-    asked = world.ask("BTC/USDT", "1h", "2025-01-01")
-
-    assert rule.fired == 1
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-01-01", NOON))
-
-
 def test_limit_is_obeyed(serve: Serve) -> None:
     """At the exchange's own limit nothing is refused."""
     world = serve("bybit", limited=True)
@@ -194,26 +169,6 @@ def test_rate_limit_error_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(RateLimitedError, match="Too many visits"):
         world.ask("BTC/USDT", "1h", "2025-06-03", "2025-06-04")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault.SHORT_PAGE,
-        Fault.EMPTY_LIST,
-        Fault.OUT_OF_WINDOW_ROWS,
-        Fault.CUT_JSON,
-        Fault.DISCONNECTED,
-    ],
-)
-def test_faulty_pages_do_not_change_the_table(serve: Serve, fault: Fault) -> None:
-    """Every third answer broken, the table is still the truth."""
-    world = serve("bybit")
-    world.faults.add(fault, every=3, match="/kline")
-
-    asked = world.ask("BTC/USDT", "1h", "2024-06-01")
-
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2024-06-01", NOON))
 
 
 @pytest.mark.parametrize("market_type", ["spot", "swap"])

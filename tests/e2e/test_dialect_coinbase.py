@@ -11,12 +11,10 @@ import pytest
 
 from backtester.data.candles import Candles
 from backtester.data.errors import UnknownSymbolError
-from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Timeframe
-from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import BROKEN, Serve, ask_twice, in_contracts, serve
-from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, same, truth
+from tests.e2e.dialects_support import Serve, ask_twice, in_contracts, serve
+from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, truth
 
 __all__ = ["serve"]
 
@@ -137,18 +135,6 @@ def test_unknown_symbols_and_expired_contracts_fail_by_name(serve: Serve) -> Non
         world.ask(expired, "1h", "2026-09-10", "2026-09-11", market_type="future")
 
 
-def test_too_many_requests_pause_and_then_succeed(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A 429 without Retry-After is waited out, and its window asked once more."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("coinbase")
-    world.faults.add(Fault.HTTP_429, times=1, match="/candles")
-    start, end = NOON - 2 * DAY, NOON - DAY
-    expected = truth("BTC/USDT", "1h", start, end)
-    assert ask(world, "BTC/USDT", "1h", expected, start=start, end=end) == 2
-
-
 def test_ten_requests_a_second_are_used_and_none_is_refused(serve: Serve) -> None:
     """With the limiter on the exchange's own limit is kept."""
     world = serve("coinbase", limited=True)
@@ -201,17 +187,6 @@ def test_candles_come_newest_first_and_with_both_bounds(serve: Serve) -> None:
     assert [int(one["start"]) - start for one in candles] == [120, 60, 0]
 
 
-def test_broken_pages_change_nothing(serve: Serve) -> None:
-    """Pages that are cut, doubled, shuffled or none at all are seen through."""
-    world, start, end = serve("coinbase"), NOON - 9 * DAY, NOON
-    expected = truth("BTC/USDT", "1h", start, end)
-    for fault in BROKEN:
-        world.faults.add(fault, times=1, match="/candles")
-        asked = world.ask("BTC/USDT", "1h", start, end, use_cache=False)
-        assert same(asked["BTC/USDT"], expected), fault
-        assert fault in {request.fault for request in asked.requests}
-
-
 def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
     """A candle that is not closed comes when it is asked for and is not stored."""
     world = serve("coinbase")
@@ -219,12 +194,3 @@ def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
     assert asked.result.forming["BTC/USDT"].open_time.tolist() == [ms("2025-06-15T12:00")]
     stored = world.stored("BTC/USDT", "1h", "spot").candles
     assert stored.open_time[-1] == ms("2025-06-15T11:00")
-
-
-def test_the_exchange_s_clock_decides_what_is_closed(serve: Serve) -> None:
-    """Where its clock is five hours behind, so are the candles."""
-    world = serve("coinbase")
-    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
-    asked = world.ask("BTC/USDT", "1h", NOON - 2 * DAY)
-    expected = truth("BTC/USDT", "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR)
-    assert same(asked["BTC/USDT"], expected)

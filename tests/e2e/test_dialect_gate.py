@@ -9,10 +9,8 @@ import pytest
 from backtester.data.candles import Candles
 from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
 from backtester.data.events import Event, FetchPlanned
-from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Served
-from backtester.data.sandbox import Fault
 from tests.e2e.dialects_support import Serve, in_contracts, reach, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -162,17 +160,6 @@ def test_swap_before_its_listing_is_told_as_such(serve: Serve) -> None:
     ]
 
 
-def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine ten minutes behind Gate still gets the last closed candle."""
-    world = serve("gate")
-    monkeypatch.setattr("time.time_ns", lambda: (NOON - 10 * MINUTE) * 1_000_000)
-    monkeypatch.setattr("time.time", lambda: (NOON - 10 * MINUTE) / 1_000)  # ccxt asks both
-
-    asked = world.ask("BTC/USDT", "1m", NOON - HOUR, NOON + HOUR)
-
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", NOON - HOUR, NOON))
-
-
 def test_unknown_symbols_and_timeframes(serve: Serve) -> None:
     """Names that mean nothing are refused before any candle is asked for; so are delisted ones."""
     world = serve("gate")
@@ -185,40 +172,6 @@ def test_unknown_symbols_and_timeframes(serve: Serve) -> None:
         world.ask("BTC/USDT", "3m")
 
     assert candle_requests(world) == 0
-
-
-@pytest.mark.parametrize(
-    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
-)
-def test_refused_call_pauses_and_succeeds(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, market_type: str, symbol: str
-) -> None:
-    """A 429 does not say how long: everyone waits a while, then all comes."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("gate", limited=True)
-    rule = world.faults.add(Fault.HTTP_429, times=1, match="/candlesticks")
-
-    asked = world.ask(symbol, "1h", "2025-06-01", market_type=market_type)
-
-    assert rule.fired == 1
-    assert candle_requests(world) == 2
-    assert same(asked[symbol], served(symbol, "1h", "2025-06-01", NOON, NOON))
-
-
-@pytest.mark.parametrize(
-    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
-)
-@pytest.mark.parametrize("fault", [Fault.SHORT_PAGE, Fault.OUT_OF_WINDOW_ROWS, Fault.CUT_JSON])
-def test_faulty_pages_do_not_change_the_table(
-    serve: Serve, fault: Fault, market_type: str, symbol: str
-) -> None:
-    """Every third answer broken, the table is still the truth."""
-    world = serve("gate")
-    world.faults.add(fault, every=3, match="/candlesticks")
-
-    asked = world.ask(symbol, "1h", "2024-06-01", market_type=market_type)
-
-    assert same(asked[symbol], served(symbol, "1h", "2024-06-01", NOON, NOON))
 
 
 @pytest.mark.parametrize("market_type", ["spot", "swap", "future"])

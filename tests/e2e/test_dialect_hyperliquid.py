@@ -9,11 +9,9 @@ import pytest
 from backtester.data.candles import Candles
 from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError, UnknownTimeframeError
 from backtester.data.events import Event, FetchPlanned
-from backtester.data.fetching import faults
 from backtester.data.fetching.budget import Budget, Ticket
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Served
-from backtester.data.sandbox import Fault
 from tests.e2e.dialects_support import Serve, reach, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -181,16 +179,6 @@ def test_limit_is_obeyed(serve: Serve) -> None:
         assert same(asked[symbol], served(symbol, "1m", start, NOON))
 
 
-def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine ten minutes behind Hyperliquid still gets the last closed candle."""
-    world = serve("hyperliquid")
-    monkeypatch.setattr("time.time_ns", lambda: (NOON - 10 * MINUTE) * 1_000_000)
-
-    asked = world.ask("BTC/USDC", "1m", NOON - HOUR, NOON + HOUR)
-
-    assert same(asked["BTC/USDC"], served("BTC/USDC", "1m", NOON - HOUR, NOON))
-
-
 def test_unknown_names_are_refused(serve: Serve) -> None:
     """Names that mean nothing are refused before any candle is asked for."""
     world = serve("hyperliquid")
@@ -203,35 +191,6 @@ def test_unknown_names_are_refused(serve: Serve) -> None:
         world.ask("BTC/USDC:USDC-261225", market_type="future")
 
     assert snapshots(world) == []
-
-
-def test_refused_call_pauses_and_succeeds(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 429 says nothing at all, not even how long: everyone waits a while, then all comes."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("hyperliquid", limited=True)
-    rule = world.faults.add(Fault.HTTP_429, times=1, match=is_page)
-
-    asked = world.ask("BTC/USDC:USDC", "1h", "2025-06-01", market_type="swap")
-
-    assert rule.fired == 1
-    assert len(snapshots(world)) == 2
-    assert same(asked["BTC/USDC:USDC"], served("BTC/USDC:USDC", "1h", "2025-06-01", NOON))
-
-
-@pytest.mark.parametrize("fault", [Fault.SHORT_PAGE, Fault.OUT_OF_WINDOW_ROWS, Fault.CUT_JSON])
-@pytest.mark.parametrize(
-    ("market_type", "symbol"), [("spot", "BTC/USDC"), ("swap", "BTC/USDC:USDC")]
-)
-def test_faulty_pages_do_not_change_the_table(
-    serve: Serve, fault: Fault, market_type: str, symbol: str
-) -> None:
-    """Every second answer broken, the table is still the truth."""
-    world = serve("hyperliquid")
-    world.faults.add(fault, every=2, match=is_page)
-
-    for start in ("2025-05-01", "2025-03-01", "2025-01-01"):
-        asked = world.ask(symbol, "1h", start, market_type=market_type)
-        assert same(asked[symbol], served(symbol, "1h", start, NOON))
 
 
 @pytest.mark.parametrize("market_type", ["spot", "swap"])

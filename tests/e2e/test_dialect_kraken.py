@@ -10,35 +10,23 @@ import pytest
 from backtester.data.candles import Candles
 from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError
 from backtester.data.events import Event, FetchPlanned
-from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
-from backtester.data.model import Interval, MarketType, Served, Timeframe
+from backtester.data.model import MarketType, Served
 from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import BROKEN, Serve, reach, serve, spans_of
+from tests.e2e.dialects_support import (
+    KRAKEN_ROWS,
+    Serve,
+    kraken_truth,
+    reach,
+    serve,
+    spans_of,
+)
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same
 
 __all__ = ["serve"]
 
-ROWS = 721
-"""What Kraken shows: 720 complete candles and the forming one."""
 LOAD = 3
 """Requests before the first candle: the clock, the assets, the pairs."""
-
-
-def kraken_truth(symbol: str, timeframe: str, start: int, end: int, now_ms: int = NOON) -> Candles:
-    """Give the closed candles that Kraken still shows: silence is filled in, flat and empty."""
-    unit = Timeframe.parse(timeframe)
-    first = max(start, reach(timeframe, ROWS, now_ms))
-    window = Interval(unit.ceil(first), min(end, unit.floor(now_ms - 2_000)))
-    traded = MARKET.candles(symbol, unit, Interval(window.start - 3 * DAY, window.end))
-    grid = unit.grid(window)
-    grid = grid[grid >= traded.open_time[0]]
-    last = np.searchsorted(traded.open_time, grid, side="right") - 1
-    values = traded.values[last].copy()
-    silent = traded.open_time[last] != grid
-    values[silent, :4] = values[silent, 3:4]
-    values[silent, 4] = 0.0
-    return Candles(grid, values)
 
 
 def check(
@@ -60,10 +48,10 @@ def test_from_before_the_listing_everything_within_its_depth_comes(
 ) -> None:
     """All 720 complete candles come, older ones are told as beyond the API's depth."""
     world = serve("kraken")
-    oldest = reach(timeframe, ROWS, NOON)
+    oldest = reach(timeframe, KRAKEN_ROWS, NOON)
     told = f"reaches back to {np.datetime64(oldest // MINUTE, 'm')}".replace("T", " ")
     found = check(world, "BTC/USDT", timeframe, ms("2017-01-01"), NOON, warns=told)
-    assert len(found) == ROWS - 1
+    assert len(found) == KRAKEN_ROWS - 1
     # The window fits into one page, so one request brings all of it.
     assert [r.path for r in world.sent()].count("/0/public/OHLC") == 1
     assert len(world.sent()) == LOAD + 1
@@ -138,7 +126,7 @@ def test_what_sinks_below_the_depth_during_a_fetch_is_no_gap(serve: Serve) -> No
         if isinstance(event, FetchPlanned):
             world.clock.now_ms = NOON + 3 * MINUTE
 
-    start = reach("1m", ROWS, NOON)
+    start = reach("1m", KRAKEN_ROWS, NOON)
     asked = world.ask(
         "BTC/USDT", "1m", start, NOON, warns="reaches back to 2025-06-15 00:37", on_event=late
     )
@@ -183,17 +171,6 @@ def test_unknown_and_delisted_symbols_fail_by_name(serve: Serve) -> None:
     assert list(asked.result.failures) == ["NOPE/USDT"]
 
 
-def test_too_many_requests_pause_and_then_succeed(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Kraken's "Rate limit exceeded" comes with status 200 and no time: wait, and ask once more."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("kraken")
-    world.faults.add(Fault.HTTP_429, times=1, match="/0/public/OHLC")
-    check(world, "BTC/USDT", "1h", NOON - 2 * DAY, NOON)
-    assert len(world.sent()) == LOAD + 2
-
-
 def test_limits_of_the_server_are_not_met(serve: Serve) -> None:
     """With the limiter on, the server's limit of one request a second refuses nothing."""
     world = serve("kraken", limited=True)
@@ -212,17 +189,6 @@ def test_volumes_and_markets(serve: Serve) -> None:
     assert {market.symbol for market in markets} == set(volumes) == trading
     for symbol in ("BTC/EUR", "DOGE/USDT"):
         assert volumes[symbol] == pytest.approx(MARKET.ticker(symbol, NOON).quote_volume, rel=1e-6)
-
-
-def test_broken_pages_change_nothing(serve: Serve) -> None:
-    """Pages that are cut, doubled, shuffled or none at all are seen through."""
-    world, start, end = serve("kraken"), NOON - 9 * DAY, NOON
-    expected = kraken_truth("BTC/USDT", "1h", start, end)
-    for fault in BROKEN:
-        world.faults.add(fault, times=1, match="OHLC")
-        asked = world.ask("BTC/USDT", "1h", start, end, use_cache=False)
-        assert same(asked["BTC/USDT"], expected), fault
-        assert fault in {request.fault for request in asked.requests}
 
 
 def test_the_forming_candle_is_handed_out(serve: Serve) -> None:

@@ -17,7 +17,7 @@ from backtester.data.fetching.faults import HttpAnswer
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import Interval, MarketType, Timeframe
 from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import BROKEN, Serve, ask_twice, in_contracts, serve
+from tests.e2e.dialects_support import Serve, ask_twice, in_contracts, serve
 from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, same, truth
 
 __all__ = ["serve"]
@@ -178,17 +178,6 @@ def test_of_a_large_window_the_newest_candles_come_newest_first(serve: Serve) ->
     assert times == list(range(end - 60, end - 60 - 1500 * 60, -60))
 
 
-def test_broken_pages_change_nothing(serve: Serve) -> None:
-    """Pages that are cut, doubled, shuffled or none at all are seen through."""
-    world, start, end = serve("kucoin"), NOON - 9 * DAY, NOON
-    expected = truth("BTC/USDT", "1h", start, end)
-    for fault in BROKEN:
-        world.faults.add(fault, times=1, match="/candles")
-        asked = world.ask("BTC/USDT", "1h", start, end, use_cache=False)
-        assert same(asked["BTC/USDT"], expected), fault
-        assert fault in {request.fault for request in asked.requests}
-
-
 def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
     """A candle that is not closed comes when it is asked for and is not stored."""
     world = serve("kucoin")
@@ -196,12 +185,3 @@ def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
     assert asked.result.forming["BTC/USDT"].open_time.tolist() == [ms("2025-06-15T12:00")]
     stored = world.stored("BTC/USDT", "1h", "spot").candles
     assert stored.open_time[-1] == ms("2025-06-15T11:00")
-
-
-def test_the_exchange_s_clock_decides_what_is_closed(serve: Serve) -> None:
-    """Where its clock is five hours behind, so are the candles."""
-    world = serve("kucoin")
-    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
-    asked = world.ask("BTC/USDT", "1h", NOON - 2 * DAY)
-    expected = truth("BTC/USDT", "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR)
-    assert same(asked["BTC/USDT"], expected)

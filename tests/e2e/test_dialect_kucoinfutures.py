@@ -12,9 +12,8 @@ from backtester.data.candles import Candles
 from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError, UnknownTimeframeError
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Timeframe
-from backtester.data.sandbox import Fault
-from tests.e2e.dialects_support import BROKEN, Serve, ask_twice, in_contracts, serve
-from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, same, truth
+from tests.e2e.dialects_support import Serve, ask_twice, in_contracts, serve
+from tests.support.world import DAY, HOUR, MARKET, NOON, World, ms, truth
 
 __all__ = ["serve"]
 
@@ -101,13 +100,6 @@ def test_unknown_and_delivered_contracts_fail_by_name(serve: Serve) -> None:
             world.ask(symbol, "1h", "2026-09-10", "2026-09-11", market_type="future")
 
 
-def test_too_many_requests_pause_as_long_as_told_and_then_succeed(serve: Serve) -> None:
-    """A 429 says in a header of its own how long to wait; then its window comes."""
-    world = serve("kucoinfutures")
-    world.faults.add(Fault.HTTP_429, times=1, match="/kline/query", retry_after_s=1)
-    assert ask(world, SWAP, "1h", NOON - 2 * DAY, NOON - DAY, market_type="swap") == 2
-
-
 def test_the_pool_is_not_overdrawn(serve: Serve) -> None:
     """With the limiter on nothing is refused."""
     world = serve("kucoinfutures", limited=True)
@@ -140,17 +132,6 @@ def test_of_a_large_window_the_newest_candles_come_oldest_first(serve: Serve) ->
     assert all(isinstance(row[5], int) for row in rows)
 
 
-def test_broken_pages_change_nothing(serve: Serve) -> None:
-    """Pages that are cut, doubled, shuffled or none at all are seen through."""
-    world, start, end = serve("kucoinfutures"), NOON - 9 * DAY, NOON
-    expected = expected_of(SWAP, "1h", start, end, NOON)
-    for fault in BROKEN:
-        world.faults.add(fault, times=1, match="/kline/query")
-        asked = world.ask(SWAP, "1h", start, end, use_cache=False, market_type="swap")
-        assert same(asked[SWAP], expected), fault
-        assert fault in {request.fault for request in asked.requests}
-
-
 def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
     """A candle that is not closed comes when it is asked for and is not stored."""
     world = serve("kucoinfutures")
@@ -158,12 +139,3 @@ def test_the_forming_candle_is_handed_out(serve: Serve) -> None:
     assert asked.result.forming[SWAP].open_time.tolist() == [ms("2025-06-15T12:00")]
     stored = world.stored(SWAP, "1h", "swap").candles
     assert stored.open_time[-1] == ms("2025-06-15T11:00")
-
-
-def test_the_exchange_s_clock_decides_what_is_closed(serve: Serve) -> None:
-    """Where its clock is five hours behind, so are the candles."""
-    world = serve("kucoinfutures")
-    world.faults.add(Fault.WRONG_CLOCK, offset_ms=-5 * HOUR)
-    asked = world.ask(SWAP, "1h", NOON - 2 * DAY, market_type="swap")
-    expected = expected_of(SWAP, "1h", NOON - 2 * DAY, NOON, NOON - 5 * HOUR)
-    assert same(asked[SWAP], expected)

@@ -8,10 +8,8 @@ import pytest
 
 from backtester.data.candles import Candles
 from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError, UnknownTimeframeError
-from backtester.data.fetching import faults
 from backtester.data.fetching.online import markets_and_volumes
 from backtester.data.model import MarketType, Served
-from backtester.data.sandbox import Fault
 from tests.e2e.dialects_support import Serve, in_contracts, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -136,16 +134,6 @@ def test_what_lies_before_the_listing_is_told_as_such(serve: Serve) -> None:
     assert candle_requests(world) <= SEARCH
 
 
-def test_its_clock_counts_where_ours_is_slow(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine ten minutes behind MEXC still gets the last closed candle."""
-    world = serve("mexc")
-    monkeypatch.setattr("time.time_ns", lambda: (NOON - 10 * MINUTE) * 1_000_000)
-
-    asked = world.ask("BTC/USDT", "1m", NOON - HOUR, NOON + HOUR)
-
-    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", NOON - HOUR, NOON))
-
-
 def test_unknown_names_are_refused(serve: Serve) -> None:
     """Names that mean nothing, and those delisted, are refused before any candle is asked for."""
     world = serve("mexc")
@@ -164,24 +152,6 @@ def test_unknown_names_are_refused(serve: Serve) -> None:
     assert candle_requests(world) == 0
 
 
-@pytest.mark.parametrize(
-    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
-)
-def test_refused_call_pauses_and_succeeds(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, market_type: str, symbol: str
-) -> None:
-    """A 429 on spot and code 510 on contracts are limits reached: all wait, then all comes."""
-    monkeypatch.setattr(faults, "DEFAULT_PAUSE_S", 0.2)
-    world = serve("mexc")
-    rule = world.faults.add(Fault.HTTP_429, times=1, match="/kline")
-
-    asked = world.ask(symbol, "1h", "2025-06-01", market_type=market_type)
-
-    assert rule.fired == 1
-    assert candle_requests(world) == 2
-    assert same(asked[symbol], served(symbol, "1h", "2025-06-01", NOON))
-
-
 def test_limit_is_obeyed(serve: Serve) -> None:
     """At the exchange's own limit nothing is refused."""
     world = serve("mexc", limited=True)
@@ -190,22 +160,6 @@ def test_limit_is_obeyed(serve: Serve) -> None:
 
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1m", "2025-06-10", NOON))
     assert {request.status for request in asked.requests} == {200}
-
-
-@pytest.mark.parametrize(
-    ("market_type", "symbol"), [("spot", "BTC/USDT"), ("swap", "BTC/USDT:USDT")]
-)
-@pytest.mark.parametrize("fault", [Fault.SHORT_PAGE, Fault.OUT_OF_WINDOW_ROWS, Fault.CUT_JSON])
-def test_faulty_pages_do_not_change_the_table(
-    serve: Serve, fault: Fault, market_type: str, symbol: str
-) -> None:
-    """Every third answer broken, the table is still the truth."""
-    world = serve("mexc")
-    world.faults.add(fault, every=3, match="/kline")
-
-    asked = world.ask(symbol, "1h", "2024-06-01", market_type=market_type)
-
-    assert same(asked[symbol], served(symbol, "1h", "2024-06-01", NOON))
 
 
 @pytest.mark.parametrize("market_type", ["spot", "swap"])
