@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backtester.data.candles import (
+    COLUMNS,
     Answer,
     Candles,
     Revision,
@@ -195,6 +196,18 @@ def test_a_changed_candle_is_news() -> None:
     )
     assert rows(revised.candles)[hours(1, 1)[0]] == rows(new)[hours(1, 1)[0]]
     assert revised.with_answers([answer(first=1, count=1, seed=1)]).revisions == revised.revisions
+
+
+@pytest.mark.parametrize("column", range(5), ids=COLUMNS)
+def test_a_change_of_any_one_value_is_news(column: int) -> None:
+    """Exchanges correct volumes alone, too."""
+    values = np.array([GOOD])
+    changed = values.copy()
+    changed[0, column] += 0.5
+    whole = span_of_hours(0, 1)
+    first, second = (Answer("X", whole, Candles.of([START], one)) for one in (values, changed))
+    (revision,) = Series().with_answers([first, second]).revisions
+    assert (revision.old, revision.new) == (GOOD, tuple(changed[0]))
 
 
 def test_every_change_within_one_batch_is_told() -> None:

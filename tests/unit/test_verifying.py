@@ -95,6 +95,7 @@ def test_as_of_undoes_what_came_later() -> None:
     middle = before.with_answers([second])
     series = middle.with_answers([third])
     assert series.as_of(START + 7 * HOUR, H1).equals(series)
+    assert series.as_of(START + 6 * HOUR, H1).candles == series.candles
     assert series.as_of(START + 6 * HOUR - 1, H1).candles == middle.candles
     assert series.as_of(START + 6 * HOUR - 1, H1).revisions == middle.revisions
     assert series.as_of(START + 4 * HOUR, H1).candles == before.candles
