@@ -29,6 +29,7 @@ import pytest
 from backtester.data import settings
 from backtester.data.cache_system.cache_manager import CacheManager
 from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
+from backtester.data.candles import Candles
 from backtester.data.errors import OptionError, UnknownMarketTypeError
 from backtester.data.fetching import data_fetcher as front_door
 from backtester.data.fetching.fetcher import IN_FLIGHT
@@ -36,6 +37,7 @@ from backtester.data.model import DatasetKey
 from backtester.data.sandbox import SandboxServer
 from backtester.data.storage import blosc, plain
 from backtester.data.storage.data_storage import DataStorage
+from backtester.data.vbt_adapter.frames import tables_of
 from tests.support import processes
 from tests.support.world import HOUR, MARKET, NOON, World, ms, same, truth
 
@@ -574,11 +576,16 @@ def test_settled_7_vbt_is_vectorbt_with_the_specified_verbs() -> None:
 
 def test_settled_8_no_start_means_1000_closed_candles(sold: World) -> None:
     """Whatever the cache holds; `inception` is all there is, `load_data` all that is stored."""
-    assert len(front_door.fetch_data([BTC], "sandbox", "1d").index) == 1000
-    whole = front_door.fetch_data([BTC], "sandbox", "1d", "inception")
-    assert len(whole.index) == len(truth(BTC, "1d", 0, NOON))
-    assert len(front_door.fetch_data([BTC], "sandbox", "1d").index) == 1000
-    assert len(front_door.load_data("sandbox", "1d").index) == len(whole.index)
+    days = truth(BTC, "1d", 0, NOON)
+    newest = days.take(days.open_time >= days.open_time[-1000])
+
+    def shows(data: Any, expected: Candles) -> bool:
+        return same(tables_of(data)[BTC], expected)
+
+    assert shows(front_door.fetch_data([BTC], "sandbox", "1d"), newest)
+    assert shows(front_door.fetch_data([BTC], "sandbox", "1d", "inception"), days)
+    assert shows(front_door.fetch_data([BTC], "sandbox", "1d"), newest)
+    assert shows(front_door.load_data("sandbox", "1d"), days)
 
 
 def test_settled_9_speed_is_published_warm_and_cold() -> None:
