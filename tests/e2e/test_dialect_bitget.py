@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -11,14 +12,16 @@ from backtester.data.errors import (
     UnknownSymbolError,
 )
 from backtester.data.model import Served
+from backtester.data.sandbox.dialects import Call, Reply, bitget
 from tests.e2e.dialects_support import Serve, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
 __all__ = ["serve"]
 
-PAGE = 200
-SHORTER = {"1d": 90, "1M": 2}
-"""Pages of contracts: 90 days hold no more candles."""
+PAGE = 199
+"""Of the 200 that come at most, one for the end of the window, if that counts."""
+SHORTER = {"1d": 89, "1M": 2}
+"""Pages of contracts: 89 days hold no more candles."""
 LISTING = {"spot": 3, "swap": 7}
 """Requests that list a market: coins, symbols and margins; coins and six kinds of contracts."""
 AUGUST = ms("2026-08-01T12:34:56")
@@ -85,8 +88,34 @@ def test_dated_contracts_equal_the_truth(serve: Serve, timeframe: str) -> None:
     assert same(asked[FUTURE], truth(FUTURE, timeframe, start, AUGUST, AUGUST))
 
 
+@pytest.mark.parametrize("market_type", ["spot", "swap"])
+@pytest.mark.parametrize("end_counts", [False, True], ids=["exclusive", "inclusive"])
+def test_bounds_rounded_down_hide_nothing(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, market_type: str, end_counts: bool
+) -> None:
+    """Whether Bitget rounds a window's bounds to its candles and counts the end or not, all comes.
+
+    Of a page that is too long the newest are kept.
+    """
+    whole = bitget.whole
+
+    def rounded(call: Call, name: str, refuse: Callable[[str], Reply]) -> int | None:
+        value = whole(call, name, refuse)
+        if value is None or not name.endswith("Time"):
+            return value
+        return value // HOUR * HOUR + int(end_counts and name == "endTime")
+
+    monkeypatch.setattr(bitget, "whole", rounded)
+    world = serve("bitget")
+    symbol = SWAP if market_type == "swap" else "BTC/USDT"
+
+    asked = world.ask(symbol, "1h", "2025-05-01", "2025-06-01", market_type=market_type)
+
+    assert same(asked[symbol], truth(symbol, "1h", "2025-05-01", "2025-06-01"))
+
+
 def test_whole_pages_cost_a_request_each(serve: Serve) -> None:
-    """Two hundred candles come per request, the newest thousand of them from `candles`."""
+    """A page of candles comes per request, the newest thousand of them from `candles`."""
     world = serve("bitget")
     start = NOON // MINUTE * MINUTE - 6 * PAGE * MINUTE
     world.ask("BTC/USDT", "1m", start, start + PAGE * MINUTE)

@@ -15,6 +15,7 @@ from backtester.data.errors import (
 from backtester.data.fetching import faults
 from backtester.data.model import Served
 from backtester.data.sandbox import Fault
+from backtester.data.sandbox.dialects import bybit
 from tests.e2e.dialects_support import Serve, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -94,16 +95,48 @@ def test_whole_pages_cost_a_request_each(serve: Serve) -> None:
     asked = world.ask("BTC/USDT", "1m", start)
 
     assert len(asked["BTC/USDT"]) == 4 * PAGE
-    # Four pages and above are worth finding the first candle: two more.
-    assert kline_requests(world) == 4 + 2
-    assert {int(one.params["limit"]) for one in world.sent() if "interval" in one.params} <= {
-        1,
-        PAGE,
-    }
+    # Four pages and above are worth finding the first candle: by weeks, days, hours and minutes.
+    assert kline_requests(world) == 4 + 7
 
 
-def test_inception_is_one_answer(serve: Serve) -> None:
-    """The first candle is found by asking for it, and all before counts as not listed."""
+@pytest.mark.parametrize(
+    ("timeframe", "symbol", "start", "end"),
+    [
+        ("1m", "BTC/USDT", "2019-05-14T20:00", "2019-05-15T21:00"),
+        ("1m", "BAT/USDT", "2024-03-01", "2024-03-02"),
+        ("1h", "ONDO/USDT", "2024-10-01", None),
+    ],
+    ids=["outage", "silent-minutes", "before-listing"],
+)
+def test_shorter_pages_than_asked_for_hide_nothing(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    timeframe: str,
+    symbol: str,
+    start: str,
+    end: str | None,
+) -> None:
+    """A page cut at its old end, as Bybit cuts them, is not taken for silence before it."""
+    monkeypatch.setattr(bybit, "_MOST_ROWS", 100)
+    world = serve("bybit")
+
+    asked = world.ask(symbol, timeframe, start, end)
+
+    assert same(asked[symbol], truth(symbol, timeframe, start, end or NOON))
+
+
+def test_a_start_is_never_sent_alone(serve: Serve) -> None:
+    """What Bybit gives from a start alone is not settled, so every question names its end."""
+    world = serve("bybit")
+
+    world.ask("ONDO/USDT", "1h", "inception")
+
+    asked = [one.params for one in world.sent() if one.path.endswith("/kline")]
+    assert all("end" in params for params in asked if "start" in params)
+
+
+def test_inception_is_found(serve: Serve) -> None:
+    """The first candle is found from weeks to hours, and all before counts as not listed."""
     world = serve("bybit")
 
     world.ask("ONDO/USDT", "1h", "inception")
@@ -113,7 +146,8 @@ def test_inception_is_one_answer(serve: Serve) -> None:
     assert spans[0] == (0, first, Served.NOT_LISTED)
     assert [span[2] for span in spans] == [Served.NOT_LISTED, Served.MARKET]
     assert spans[1][1] == NOON // HOUR * HOUR
-    assert kline_requests(world) == math.ceil((NOON - first) / HOUR / PAGE) + 2
+    # By weeks, days and hours, each until nothing earlier is shown.
+    assert kline_requests(world) == math.ceil((NOON - first) / HOUR / PAGE) + 6
 
 
 def test_delisted_symbol_is_unknown(serve: Serve) -> None:

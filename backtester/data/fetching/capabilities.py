@@ -41,7 +41,7 @@ class Capability:
     bounds: tuple[str, str] | None = None
     """The API's own names of a window's start and end, which are then sent past what ccxt makes
     of `since` and `until`: its grid of weeks and months is not the exchange's. `asked_early` is
-    then by a millisecond only."""
+    then by a millisecond only, and what opens at the window's end may come along."""
     history: tuple[int, tuple[str, Any]] | None = None
     """Where recent candles have an endpoint of their own: how many of them may safely be asked
     of it, and the parameter that sends `fetch_ohlcv` to the other one for what is older. Well
@@ -157,14 +157,15 @@ _KRAKEN = Capability(
     archive="https://support.kraken.com/hc/en-us/articles/360047124832 (a ZIP file per quarter)",
 )
 
-# https://bybit-exchange.github.io/docs/v5/market/kline and /rate-limit. From a `start` alone the
-# oldest come first, wherever they are (pybit issue 186). ccxt rounds `since` up to whole weeks and
-# months of its own (`bybit.py`), and takes no end but `until`.
+# https://bybit-exchange.github.io/docs/v5/market/kline and /rate-limit. Of a window the newest are
+# kept. What a `start` alone gives is not settled, the oldest from there on (pybit issue 186) or the
+# newest of all (ccxt issue 16551), so nothing is built on it. ccxt rounds `since` up to whole weeks
+# and months of its own (`bybit.py`), and takes no end but `until`.
 _BYBIT = Capability(
     certified=True,
     extra_columns=(6,),
     page_size=1000,
-    from_start=True,
+    from_start=False,
     asked_early=False,
     bounds=("start", "end"),
     limits=(Limit(600, 5.0),),
@@ -257,13 +258,13 @@ _GATE_CONTRACTS = replace(
     archive=None,
 )
 
-# https://www.bitget.com/api-doc/spot/market/Get-History-Candle-Data and the same of contract. The
-# newest of a window are kept; both ends may be exclusive. The endpoint for recent candles reaches
+# https://www.bitget.com/api-doc/spot/market/Get-History-Candle-Data and the same of contract: at
+# most 200, of a window the newest; both ends may be exclusive. The one for recent candles reaches
 # back 30 days for minutes and 1,440 candles for the rest, ccxt's `bitget.py` says.
 _BITGET = Capability(
     certified=True,
     extra_columns=(7,),
-    page_size=200,
+    page_size=199,
     from_start=False,
     asked_until=True,
     bounds=("startTime", "endTime"),
@@ -271,9 +272,9 @@ _BITGET = Capability(
     limits=(Limit(20, 1.0),),
     market_types=("spot",),
 )
-# The same of contracts, whose windows are of 90 days at most.
+# The same of contracts, whose windows are of 90 days at most, of which one is for the margins.
 _BITGET_CONTRACTS = replace(
-    _BITGET, extra_columns=(), longest_window_ms=90 * 86_400_000, market_types=("swap",)
+    _BITGET, extra_columns=(), longest_window_ms=89 * 86_400_000, market_types=("swap",)
 )
 
 # www.mexc.com/api-docs/spot-v3: 500 weight of an endpoint in 10 s. A page has 500 candles, whatever

@@ -358,10 +358,12 @@ class Exchange:
         """Ask through ccxt's `fetch_ohlcv`, as the capability row says."""
         since, limit = ask.since, ask.limit
         params: dict[str, Any] = {}
+        if since is not None and self.capability.asked_early:
+            limit += 1
         if self.capability.bounds is not None:
             params = self._own_bounds(ask)
         elif since is not None and self.capability.asked_early:
-            since, limit = max(timeframe.next(since, -1), 0), limit + 1
+            since = max(timeframe.next(since, -1), 0)
         if ask.until is not None and self.capability.asked_until:
             params["until"] = ask.until - 1
         elif ask.until is not None and since is not None and self.capability.bounds is None:
@@ -383,8 +385,8 @@ class Exchange:
         params = {}
         if ask.since is not None:  # 0 might count as not sent
             params[start] = max(ask.since - int(self.capability.asked_early), 1)
-        if ask.until is not None:
-            params[end] = ask.until - 1
+        if ask.until is not None:  # on the grid: also right where it is rounded down to that
+            params[end] = ask.until - int(not self.capability.asked_early)
         return params
 
     @contextmanager
