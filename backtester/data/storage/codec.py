@@ -306,9 +306,10 @@ def decode(chunk: bytes, name: bytes = b"") -> tuple[Ints, Floats]:
         It is damaged, of another name, of a later version, or not a chunk.
     """
     opened = Chunk.open(chunk, name)
-    table = np.empty((opened.width, opened.rows))
+    times, table = np.empty(opened.rows, np.int64), np.empty((opened.width, opened.rows))
+    opened.read_times(0, opened.rows, times)
     opened.read(0, opened.rows, table)
-    return opened.times(0, opened.rows), table.T
+    return times, table.T
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,14 +363,13 @@ class Chunk:
             raise _senseless(error) from error
         return cls(rows, width, first, last, step, irregular, streams, groups)
 
-    def times(self, begin: int, end: int) -> Ints:
-        """Give the open times of rows ``[begin, end)``."""
+    def read_times(self, begin: int, end: int, out: Ints) -> None:
+        """Write the open times of rows ``[begin, end)`` into `out`."""
         if self._irregular is not None:
-            return self._irregular[begin:end]
-        times = np.arange(begin, end)
-        times *= self._step
-        times += self.first
-        return times
+            out[:] = self._irregular[begin:end]
+        else:
+            np.multiply(np.arange(begin, end), self._step, out=out)
+            out += self.first
 
     def grid(self, begin: int, end: int) -> object:
         """Give a key that is equal to another's where the open times of both are the same."""

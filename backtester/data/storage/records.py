@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
+from operator import lt, sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -270,13 +271,14 @@ def grown(record: Record, table: Candles) -> Record:
     )
 
 
-def lengthened(record: Record, newer: Candles) -> Record:
-    """Put newer candles behind the tail."""
+def lengthened(record: Record, newer: Candles, coverage: Coverage) -> Record:
+    """Put newer candles behind the tail, which were answered as `coverage` says."""
     if not len(newer):
-        return record
+        return replace(record, coverage=coverage)
     first, last = int(newer.open_time[0]), int(newer.open_time[-1])
     return replace(
         record,
+        coverage=coverage,
         tail=record.tail + tail_of(newer),
         columns=newer.values.shape[1],
         candles=record.candles + len(newer),
@@ -323,7 +325,7 @@ def read_record(data: bytes, name: bytes) -> Record:
         end = at + spans * _SPAN.size
         covered = tuple(_span(*row) for row in _SPAN.iter_unpack(data[at:end]))
         at, end = end, end + segments * _SEGMENT.size
-        held = tuple(Segment(*row) for row in _SEGMENT.iter_unpack(data[at:end]))
+        held = tuple(map(Segment._make, _SEGMENT.iter_unpack(data[at:end])))
     except (struct.error, IndexError, ValueError) as error:
         raise UnreadableError(f"its record does not make sense ({error})") from error
     if len(data) != end + rows * _row(columns).itemsize + _CRC.size:
@@ -338,20 +340,22 @@ def read_record(data: bytes, name: bytes) -> Record:
 def _consistent(record: Record, totals: tuple[int, int, int]) -> bool:
     """Tell whether all is in order and adds up, as in every record that we write."""
     spans, segments = record.coverage.spans, record.segments
-    rows = sum(segment.rows for segment in segments)
     begins = [segment.first for segment in segments]
     ends = [segment.last for segment in segments]
+    counts = [segment.rows for segment in segments]
+    most = map(sub, ends, begins)
+    if not all(0 < rows <= span + 1 for rows, span in zip(counts, most, strict=True)):
+        return False
     if record.tail:
         times = np.frombuffer(record.tail, _row(record.columns))["time"]
         if not (times[1:] > times[:-1]).all():
             return False
-        rows += len(times)
+        counts.append(len(times))
         begins.append(int(times[0]))
         ends.append(int(times[-1]))
     return (
-        totals == (rows, begins[0] if begins else 0, ends[-1] if ends else 0)
-        and all(0 < one.rows <= one.last - one.first + 1 for one in segments)
-        and all(end < begin for end, begin in zip(ends, begins[1:], strict=False))
+        totals == (sum(counts), begins[0] if begins else 0, ends[-1] if ends else 0)
+        and all(map(lt, ends, begins[1:]))
         and all(one.end <= other.start for one, other in pairwise(spans))
     )
 

@@ -47,15 +47,14 @@ class SqliteChanges(SqliteDataset):
         coverage = record.coverage.add(one.span for one in answers)
         newer = appended(record, answers)
         if newer is None or len(newer) > _APPENDED_ROWS:
-            changed = self._merged(symbol, record, answers)
+            changed = replace(self._merged(symbol, record, answers), coverage=coverage)
         else:
             fits = record.tail_rows + len(newer) <= _most_tail_rows(symbol) and (
                 not record.tail or record.columns == newer.values.shape[1]
             )
-            changed = lengthened(record if fits else self._without_tail(symbol, record), newer)
-        self._write_record(
-            symbol, replace(changed, coverage=coverage), old=None if data is None else record
-        )
+            before = record if fits else self._without_tail(symbol, record)
+            changed = lengthened(before, newer, coverage)
+        self._write_record(symbol, changed, old=None if data is None else record)
 
     def _merged(self, symbol: str, record: Record, answers: Sequence[Answer]) -> Record:
         """Merge answers into chunks, of which only those in the way are read and rewritten."""

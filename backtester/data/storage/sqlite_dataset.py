@@ -112,10 +112,13 @@ class _Opened:
         return (*parts, self.tail.open_time.tobytes())
 
     def times(self) -> NDArray[np.int64]:
-        times = [part.chunk.times(part.begin, part.end) for part in self.parts]
-        if len(self.tail) or not times:
-            times.append(self.tail.open_time)
-        return times[0] if len(times) == 1 else np.concatenate(times)
+        times = np.empty(self.rows, np.int64)
+        at = 0
+        for part in self.parts:
+            part.chunk.read_times(part.begin, part.end, times[at : at + part.rows])
+            at += part.rows
+        times[at:] = self.tail.open_time
+        return times
 
 
 class SqliteDataset:
@@ -147,8 +150,8 @@ class SqliteDataset:
         self._notes: int = identity["notes"]
         self._complete = False
         """Whether `_check_names` has found all symbols there."""
-        self._room = max(_HARMLESS_BYTES, _MOST_RATIO * self._bytes())
-        """How many bytes of candles may still be read: more would be out of proportion."""
+        self._unpacked = 0
+        """How many bytes of candles were read so far."""
 
     # ------------------------------------------------------------------ reading
 
@@ -386,8 +389,8 @@ class SqliteDataset:
         row = self._one("SELECT data FROM chunks WHERE id = ?", segment.chunk, symbol, segment)
         if row is None:
             raise self._damaged("a chunk is missing", symbol, segment)
-        self._room -= segment.rows * _ROW_BYTES
-        if self._room < 0:
+        self._unpacked += segment.rows * _ROW_BYTES
+        if self._unpacked > _HARMLESS_BYTES and self._unpacked > _MOST_RATIO * self._bytes():
             raise self._damaged("it claims to hold more than it can", symbol, segment)
         try:
             data = self._blob(row[0], symbol, segment)

@@ -72,10 +72,14 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._paths: dict[DatasetKey, Path] = {}
 
     def path(self, key: DatasetKey) -> Path:
         """Name the file of a dataset, whether or not it exists."""
-        return self.folder / f"{key.stem}{SUFFIX}"
+        path = self._paths.get(key)
+        if path is None:  # one object for ever, since a path computes its hash and text once
+            path = self._paths[key] = self.folder / f"{key.stem}{SUFFIX}"
+        return path
 
     def keys(self) -> list[DatasetKey]:
         stems = sorted(p.name.removesuffix(SUFFIX) for p in self.folder.glob(f"*{SUFFIX}"))
