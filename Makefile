@@ -14,7 +14,7 @@ help: ## List the targets.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.11 …"; exit 1; }
+		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
@@ -27,9 +27,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-install: $(VENV)/.installed ## Make the virtual environment and install the project.
+install: $(VENV)/.installed ## Create the virtual environment and install the project.
 
-demo: $(VENV)/.installed ## Show the main job on the sandbox exchange, offline.
+demo: $(VENV)/.installed ## Run the demo on the sandbox exchange, offline.
 	@$(BIN)/python examples/demo.py
 
 test: check ## Run linters, type checks and the whole test suite.
@@ -48,11 +48,11 @@ fmt: $(VENV)/.installed-dev ## Format the code and apply safe fixes.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-dev ## Measure, and print the tables.
+bench: $(VENV)/.installed-dev ## Run the benchmarks and print their tables.
 	$(BIN)/python -m benchmarks
 
-docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the command.
+docs: $(VENV)/.installed-dev ## Regenerate docs/cli.md.
 	$(BIN)/python docs/generate_cli.py
 
-clean: ## Remove the virtual environment and what tools left.
+clean: ## Remove the virtual environment and generated files.
 	rm -rf $(VENV) .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build *.egg-info

@@ -1,4 +1,4 @@
-"""The main job, offline: fetch, cache, indicator, portfolio, storage.
+"""A demo that runs offline: fetch, cache, indicator, portfolio, storage.
 
 Everything is real: HTTP requests to the sandbox exchange on this machine through
 ccxt, files on disk, VectorBT's own computations. Run it with `make demo`.
@@ -22,7 +22,7 @@ console = Console(highlight=False)
 
 
 def fetch(data_dir: str, **hooks: Any) -> tuple[Any, float]:
-    """Fetch the demo's question and tell how long it took, seconds."""
+    """Fetch the top symbols, and return the data and how long it took, in seconds."""
     begun = time.perf_counter()
     data = fetch_top_symbols(
         exchange_id="sandbox",
@@ -53,19 +53,19 @@ def show_fetch(data_dir: str) -> Any:
     requests = data.wrapper._metadata["requests"]
     console.print(f"{requests} requests for the clock and the candles, {cold_s:.2f} s\n")
 
-    console.rule("2. The same question again", align="left")
+    console.rule("2. The same request again", align="left")
     again, hot_s = fetch(data_dir)
     same = all(data.data[s].equals(again.data[s]) for s in data.symbols)
     console.print(
         f"{again.wrapper._metadata['requests']} requests, {hot_s * 1000:.1f} ms, "
-        f"the same table: {'yes' if same else 'NO'}\n"
+        f"identical tables: {'yes' if same else 'NO'}\n"
     )
     return again
 
 
 def show_vectorbt(data: Any) -> None:
     """Compute an indicator and a portfolio on the data."""
-    console.rule("3. VectorBT on the result", align="left")
+    console.rule("3. VectorBT on the data", align="left")
     symbol = data.symbols[0]
     close = data.get("close")
     rsi = vbt.talib("RSI").run(close[symbol])
@@ -73,8 +73,8 @@ def show_vectorbt(data: Any) -> None:
     portfolio = vbt.PF.from_signals(data, entries=True, exits=False)
     values = portfolio.value.iloc[-1]
     console.print(
-        f"Holding each symbol from its first candle, $100 apiece: ${values.sum():,.2f} "
-        f"from ${100 * len(values):,.2f}\n"
+        f"Buy and hold, $100 in each symbol: ${100 * len(values):,.2f} became "
+        f"${values.sum():,.2f}\n"
     )
 
 
@@ -85,15 +85,14 @@ def show_storage(data_dir: str) -> None:
 
 
 def main() -> None:
-    """Run the four steps in a directory of their own, which is removed at the end."""
+    """Run the four steps in a temporary data directory."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="backtester-demo-") as data_dir:
         data = show_fetch(data_dir)
         show_vectorbt(data)
         show_storage(data_dir)
-    console.print(
-        f"\nDone in {time.perf_counter() - begun:.1f} s, imports apart. Next: make test, README.md"
-    )
+    took_s = time.perf_counter() - begun
+    console.print(f"\nDone in {took_s:.1f} s, not counting imports. Next: make test, README.md")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ __all__ = [
 COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 """Open, high, low, close in quote units, volume in base units."""
 EXTRAS = ("Quote volume", "Trades", "Taker buy volume", "Taker buy quote volume")
-"""What some exchanges tell besides: the volume in quote units, the number of trades, and what of
-both volumes takers bought. A table has a first part of them; NaN is what is not known."""
+"""What some exchanges provide as well: the volume in quote units, the number of trades, and the
+part of both volumes that takers bought. A table has the first k of them; NaN means unknown."""
 
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
 
@@ -106,7 +106,7 @@ class Candles:
         return Candles(self.open_time[first:last], self.values[first:last])
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Return one column, (n,); one that the table does not have is unknown throughout."""
+        """Return one column, (n,); all NaN if the table does not have it."""
         number = (*COLUMNS, *EXTRAS).index(name)
         if number < self.values.shape[1]:
             return self.values[:, number]
@@ -119,7 +119,7 @@ class Candles:
         return Candles(self.open_time, self.values[:, : len(COLUMNS)])
 
     def widened(self, width: int) -> Candles:
-        """Return the table with at least this many columns, those added unknown."""
+        """Return the table with at least this many columns, the added ones NaN."""
         lacking = width - self.values.shape[1]
         if lacking <= 0:
             return self
@@ -133,7 +133,7 @@ class Candles:
         return self.take(np.asarray(np.isnan(told).any(axis=1)))
 
     def trimmed(self) -> Candles:
-        """Return the table without last extra columns of which nothing is known."""
+        """Return the table without trailing extra columns that are all NaN."""
         width = self.values.shape[1]
         while width > len(COLUMNS) and np.isnan(self.values[:, width - 1]).all():
             width -= 1
@@ -178,7 +178,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """All that is known of one symbol in one dataset."""
+    """Everything known about one symbol in one dataset."""
 
     candles: Candles = field(default_factory=Candles.empty)
     coverage: Coverage = field(default_factory=Coverage)
@@ -194,7 +194,7 @@ class Series:
         )
 
     def with_answers(self, answers: Sequence[Answer]) -> Series:
-        """Return the series after `answers`, the later one winning where two differ.
+        """Return the series after merging `answers`; where two differ, the later one wins.
 
         Candles are only ever added or revised, never removed: an answer that
         lacks a stored candle leaves it in place (law 4).
@@ -216,7 +216,7 @@ class Series:
     def showing(self, interval: Interval) -> Series:
         """Return the series with only the candles and revisions inside `interval`.
 
-        Its coverage stays whole, so that it tells what is known also where nothing is shown.
+        Its coverage stays complete, so that it also says what is known outside the interval.
         """
         return Series(
             self.candles.within(interval),
@@ -227,8 +227,8 @@ class Series:
     def as_of(self, ms: int, timeframe: Timeframe) -> Series:
         """Return the series as it was known at `ms`, UTC epoch milliseconds.
 
-        Later revisions are undone, and what closed later is left out. A candle that was fetched
-        later but had closed is there: when each was first answered is not kept.
+        Later revisions are undone, and candles that closed later are left out. A candle that had
+        closed but was fetched later is included, since the time of its first answer is not kept.
         """
         end = timeframe.floor(ms)
         values = self.candles.values.copy()
@@ -248,7 +248,7 @@ class Series:
     def without(self, intervals: Iterable[Interval]) -> Series:
         """Return the series as if nothing had ever been asked of some intervals.
 
-        For mending what cannot be trusted; nothing else takes candles out of a series.
+        For repairs only; nothing else takes candles out of a series.
         """
         keep = np.ones(len(self.candles), bool)
         coverage = self.coverage
@@ -362,16 +362,16 @@ def check(
     timeframe: Timeframe,
     interval: Interval,
 ) -> Candles:
-    """Check one page and put it in order; the gate every candle passes (law 5).
+    """Validate one page and sort it; every candle passes through here (law 5).
 
-    Rows may come in any order and twice, as exchanges send them; rows outside
-    `interval` are dropped, since several exchanges add one at either bound.
-    Everything else that is wrong is a fault of the page.
+    Rows may be in any order and repeated, as exchanges send them. Rows outside
+    `interval` are dropped, since several exchanges add one at either end.
+    Anything else that is wrong makes the page invalid.
 
     Parameters
     ----------
     open_time : int64 (n,)
-        UTC epoch milliseconds, in the order of the wire.
+        UTC epoch milliseconds, in the order received.
     values : float64 (n, k)
         Columns as in `Candles`.
     timeframe : Timeframe
@@ -386,8 +386,8 @@ def check(
     Raises
     ------
     CandleError
-        Naming the first bad row: off the grid, not finite, not in OHLC order,
-        a negative volume, or one time with two different candles.
+        Names the first bad row: off the grid, not finite, not in OHLC order,
+        negative volume, or two different candles of one time.
     """
     times, table = _in_order(open_time, values, interval)
     candles = Candles(np.ascontiguousarray(times), np.ascontiguousarray(table))
@@ -447,7 +447,7 @@ def _reject(times: NDArray[np.int64], bad: NDArray[np.bool_], what: str) -> None
 
 
 def given(symbol: str, candles: Candles, timeframe: Timeframe, *, asked_ms: int) -> list[Answer]:
-    """Make answers of candles that were handed in: present where they are, nothing absent."""
+    """Turn candles given by the user into answers: present where they are, nothing absent."""
     return [
         Answer(symbol, run, candles.within(run), Served.GIVEN, asked_ms)
         for run in timeframe.runs(candles.open_time)
@@ -468,7 +468,7 @@ def overlay(first: Candles, second: Candles) -> Candles:
 def merged_times(times: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Return the sorted union of several arrays of open times, int64 (n,).
 
-    Only what the longest lacks is sorted: mostly nothing.
+    Usually the longest array has all of them, and nothing needs sorting.
     """
     # Tables of one dataset often share the very array.
     distinct = {id(one): one for one in times}

@@ -1,4 +1,4 @@
-"""Dates as people write them, read into UTC epoch milliseconds.
+"""Dates as people write them, converted to UTC epoch milliseconds.
 
 The only place that understands "7 days ago". `now` is always an argument: it is
 the exchange's clock, which only the caller knows.
@@ -19,7 +19,7 @@ DateLike = str | int | float | date | datetime | None
 numpy datetime64. Naive ones are UTC."""
 
 INCEPTION = "inception"
-"""The start that means: from the first candle there is."""
+"""As a start: from the first candle there is."""
 
 _YEAR = re.compile(r"\d{4}\Z")
 _YEAR_MONTH = re.compile(r"\d{4}-\d{2}\Z")
@@ -40,7 +40,7 @@ _LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 
 
 def is_absolute(value: Any) -> bool:
-    """Return whether a date means the same whatever the clock says."""
+    """Return whether a date does not depend on the current time."""
     if value is None:
         return False
     if isinstance(value, str):
@@ -72,7 +72,7 @@ def parse_date(value: Any, *, now_ms: int, param: str) -> int:
     Raises
     ------
     DateError
-        When it cannot be read, or lies before 1970.
+        It cannot be read, or is before 1970.
 
     Examples
     --------

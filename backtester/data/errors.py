@@ -12,15 +12,15 @@ The tree::
     │   ├── EmptyIntervalError
     │   ├── NoSymbolsError
     │   └── OptionError
-    ├── FetchError                           the exchange or the wire
-    │   ├── TransientFetchError              worth another try
+    ├── FetchError                           the exchange or the network
+    │   ├── TransientFetchError              retried
     │   │   ├── RateLimitedError             the exchange asked us to wait
     │   │   ├── ExchangeUnavailableError(ConnectionError)
     │   │   └── BadResponseError             an answer that is not candles
-    │   ├── PermanentFetchError              another try would answer the same
+    │   ├── PermanentFetchError              not retried
     │   │   ├── AccessDeniedError(PermissionError)
-    │   │   ├── BannedError                  the exchange has shut this address out
-    │   │   └── NotServedError               the exchange knows no such thing
+    │   │   ├── BannedError                  the exchange has banned this IP address
+    │   │   └── NotServedError               the exchange does not offer it
     │   └── NothingFetchedError              every symbol failed
     ├── StorageError
     │   ├── DatasetNotFoundError(LookupError)
@@ -32,8 +32,8 @@ The tree::
 
 Beside it stands one warning, `FetchWarning`.
 
-Facts stand in attributes; the sentence is built from them. Every error
-survives pickling, since work crosses threads and processes.
+Details are attributes of the error. Every error can be pickled, since work
+crosses threads and processes.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ __all__ = [
 
 
 class DataError(Exception):
-    """Base of everything this package raises on purpose.
+    """Base class of every error this package raises on purpose.
 
     Parameters
     ----------
     message : str
-        One sentence for a person: what was asked, what was found, what to do.
+        One sentence for people: what was asked, what was found, what to do.
     **facts
-        The same in parts, readable as attributes and kept by pickling.
+        The details of the message, available as attributes.
     """
 
     def __init__(self, message: str, **facts: Any) -> None:
@@ -105,19 +105,19 @@ def _rebuild(cls: type[DataError], message: str, facts: dict[str, Any]) -> DataE
 
 
 class RequestError(DataError, ValueError):
-    """The question cannot be asked like this; the caller can mend it."""
+    """An argument is wrong; the caller can fix it."""
 
 
 class UnknownExchangeError(RequestError):
-    """No exchange of this id; `suggestions` names the nearest."""
+    """There is no exchange of this id; `suggestions` has the closest ones."""
 
 
 class UnknownSymbolError(RequestError, LookupError):
-    """The market has no such symbol; `symbol` and `suggestions` say more."""
+    """The market has no such symbol; `suggestions` has the closest ones."""
 
 
 class UnknownTimeframeError(RequestError):
-    """Not a timeframe, or not one of this exchange; `supported` lists those."""
+    """Not a timeframe, or not supported by this exchange; `supported` lists those that are."""
 
 
 class UnknownMarketTypeError(RequestError):
@@ -125,7 +125,7 @@ class UnknownMarketTypeError(RequestError):
 
 
 class DateError(RequestError):
-    """A date that cannot be read, or one that lies in the future."""
+    """A date that cannot be read, or that is in the future."""
 
 
 class EmptyIntervalError(RequestError):
@@ -133,43 +133,43 @@ class EmptyIntervalError(RequestError):
 
 
 class NoSymbolsError(RequestError):
-    """Nothing was asked for."""
+    """The list of symbols is empty."""
 
 
 class OptionError(RequestError):
-    """Options that exclude each other, or a value out of range."""
+    """Options that contradict each other, or an invalid value."""
 
 
 class FetchError(DataError):
-    """The exchange or the wire failed; `exchange`, `symbol` and `interval` say where."""
+    """The exchange or the network failed; `exchange`, `symbol` and `interval` say where."""
 
 
 class TransientFetchError(FetchError):
-    """A failure that may pass: retried with a growing wait."""
+    """A temporary failure; retried with growing delays."""
 
 
 class RateLimitedError(TransientFetchError):
-    """The exchange asked us to wait; `retry_after_s` is what it said, or None."""
+    """The exchange asked us to slow down; `retry_after_s` is for how long, or None."""
 
 
 class ExchangeUnavailableError(TransientFetchError, ConnectionError):
-    """The exchange is down, in maintenance, or cannot be reached."""
+    """The exchange is down, under maintenance, or cannot be reached."""
 
 
 class BadResponseError(TransientFetchError):
-    """An answer that is not what was asked for: HTML, cut JSON, foreign rows."""
+    """An answer that is not what was asked for: HTML, truncated JSON, rows of something else."""
 
 
 class PermanentFetchError(FetchError):
-    """A failure that another try would only repeat."""
+    """A failure that a retry would only repeat."""
 
 
 class AccessDeniedError(PermanentFetchError, PermissionError):
-    """The exchange refuses this address, region or key."""
+    """The exchange refuses this IP address, region or API key."""
 
 
 class BannedError(PermanentFetchError):
-    """The exchange has shut this address out until `until_ms` (UTC epoch milliseconds)."""
+    """The exchange has banned this IP address until `until_ms` (UTC epoch milliseconds)."""
 
 
 class NotServedError(PermanentFetchError):
@@ -181,7 +181,7 @@ class NothingFetchedError(FetchError):
 
 
 class StorageError(DataError):
-    """The data directory or a file in it."""
+    """Something is wrong with the data directory or a file in it."""
 
 
 class DatasetNotFoundError(StorageError, LookupError):
@@ -189,24 +189,24 @@ class DatasetNotFoundError(StorageError, LookupError):
 
 
 class CorruptDatasetError(StorageError):
-    """A file that is damaged, foreign or hostile; `path` names it. Never read as empty."""
+    """A file is damaged, or not one of ours; `path` names it. It is never read as empty."""
 
 
 class DatasetTooLargeError(StorageError):
-    """More than one file of this format can hold."""
+    """The data are more than one file of this format can hold."""
 
 
 class DatasetWriteError(StorageError, OSError):
-    """A file could not be written: read-only, full, or gone; `path` names it."""
+    """A file could not be written (read-only, disk full …); `path` names it."""
 
 
 class CandleError(DataError, ValueError):
-    """A table that breaks a rule of candles: order, grid, finite numbers, OHLC order."""
+    """A table breaks a rule of candles: order, grid, finite numbers, OHLC order."""
 
 
 class NothingImportedError(DataError):
-    """Not one series of the files could be imported; `failures` maps each to its reason."""
+    """No series of the files could be imported; `failures` maps each to its reason."""
 
 
 class FetchWarning(UserWarning):
-    """Something did not go as asked; the result is returned and its account says what."""
+    """A result is incomplete; its account says what is missing and why."""

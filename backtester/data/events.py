@@ -31,26 +31,26 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class FetchPlanned(Event):
-    """What is about to be asked, and what that costs. Sent once, before the first page."""
+    """The plan of a fetch and its cost. Sent once, before the first page."""
 
     exchange: str
     symbols: int
-    """How many symbols need anything at all."""
+    """Number of symbols with anything to fetch."""
     requests: int
-    """Pages to ask; listing look-ups and confirmations of empty answers come on top."""
+    """Pages to request, not counting market lists and second looks at empty answers."""
     candles: int
-    """Grid times in those pages; the market may have fewer."""
+    """Candle times in those pages; the market may have fewer candles."""
     weight: int
-    """The exchange's own cost units."""
+    """Cost of the requests in the exchange's own units."""
     seconds: float
-    """At the budget's pace, a lower bound; 0 when unlimited."""
+    """Shortest possible duration at the rate limit; 0 when unlimited."""
     size_bytes: int
     """Candles in memory, at 48 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageFetched(Event):
-    """One page came and passed the checks."""
+    """One page arrived and passed the checks."""
 
     symbol: str
     interval: Interval
@@ -69,7 +69,7 @@ class Retrying(Event):
 
 @dataclass(frozen=True, slots=True)
 class Waiting(Event):
-    """The budget is spent or the exchange asked for a pause."""
+    """The rate limit is reached, or the exchange asked for a pause."""
 
     exchange: str
     wait_s: float
@@ -78,7 +78,7 @@ class Waiting(Event):
 
 @dataclass(frozen=True, slots=True)
 class SymbolFailed(Event):
-    """One symbol ended without all of what was asked."""
+    """One symbol could not be fetched completely."""
 
     symbol: str
     reason: str
@@ -86,7 +86,7 @@ class SymbolFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class CandlesRevised(Event):
-    """The exchange answered differently for stored closed candles."""
+    """The exchange changed closed candles that were stored."""
 
     symbol: str
     count: int
@@ -94,7 +94,7 @@ class CandlesRevised(Event):
 
 @dataclass(frozen=True, slots=True)
 class FetchFinished(Event):
-    """The account of the whole fetch."""
+    """Totals of the whole fetch."""
 
     requests: int
     candles: int

@@ -1,4 +1,4 @@
-"""The words of the domain as frozen values: timeframes, intervals, coverage, keys.
+"""The terms of the domain as immutable values: timeframes, intervals, coverage, keys.
 
 Pure: no clock, no disk, no network, neither ccxt nor VectorBT. Times are UTC
 epoch milliseconds as `int`, ccxt's unit; intervals are half-open `[start, end)`.
@@ -80,7 +80,7 @@ _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([a-zA-Z]{1,5})\Z")
 
 @dataclass(frozen=True, slots=True)
 class Timeframe:
-    """The length of a candle, and the grid its open times stand on.
+    """The length of a candle, and the grid of its open times.
 
     Seconds to days count from the epoch, weeks from Monday 00:00 UTC, months
     and years by the calendar. Every grid time has an integer `index`, and all
@@ -97,7 +97,7 @@ class Timeframe:
 
     @classmethod
     def parse(cls, value: str | Timeframe) -> Timeframe:
-        """Read a timeframe in the field's spelling: ``1m`` is a minute, ``1M`` a month.
+        """Read a timeframe: ``1m`` is a minute, ``1M`` a month.
 
         Raises
         ------
@@ -237,7 +237,7 @@ def _parse_timeframe(text: str) -> Timeframe:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Interval:
-    """A stretch of time `[start, end)`, never empty."""
+    """A range of time `[start, end)`, never empty."""
 
     start: int
     """UTC epoch milliseconds, inclusive."""
@@ -264,7 +264,7 @@ class Interval:
         return Interval(start, end) if start < end else None
 
     def subtract(self, others: Iterable[Interval]) -> list[Interval]:
-        """Return the parts of this interval that none of `others` touches, in order."""
+        """Return the parts of this interval that none of `others` covers, in order."""
         left: list[Interval] = []
         at = self.start
         for other in sorted(others):
@@ -284,7 +284,7 @@ class Interval:
 
 
 class Served(StrEnum):
-    """What an exchange's answer for an interval meant.
+    """The meaning of an exchange's answer for an interval.
 
     Under `MARKET` a grid time with a candle is *present* and one without is
     *confirmed absent* (an outage, or nobody traded). Under the others every
@@ -293,7 +293,7 @@ class Served(StrEnum):
     """
 
     MARKET = "market"
-    """The market was there; what has no candle was an outage or had no trades."""
+    """The market was there; a missing candle means an outage or no trades."""
     NOT_LISTED = "not_listed"
     """Before the symbol's first candle."""
     DELISTED = "delisted"
@@ -301,9 +301,9 @@ class Served(StrEnum):
     BEYOND_DEPTH = "beyond_depth"
     """Older than the exchange's API reaches back."""
     NOT_SERVED = "not_served"
-    """Nothing came, twice, and the API does not say why: not listed, or beyond its depth."""
+    """Nothing came, twice, and the API does not say why: not listed yet, or beyond its depth."""
     GIVEN = "given"
-    """The candles were handed in by the user; nothing is known between them."""
+    """The candles were given by the user; nothing is known between them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -314,7 +314,7 @@ class Span:
     end: int
     served: Served
     asked_ms: int
-    """When the answer came, UTC epoch milliseconds; of joined spans the earliest."""
+    """When the answer came, UTC epoch milliseconds; the earliest of joined spans."""
 
     @property
     def interval(self) -> Interval:
@@ -325,8 +325,8 @@ class Span:
 class Coverage:
     """What an exchange has answered for one series: sorted, disjoint spans.
 
-    Immutable; `add` gives a new one in which the later answer wins where two
-    overlap. Touching spans of the same meaning are one span.
+    Immutable: `add` returns a new one. Where two spans overlap, the later answer
+    wins; adjacent spans of the same meaning are joined.
 
     >>> coverage = Coverage().add([Span(0, 10, Served.MARKET, 1)])
     >>> coverage.missing(Interval(5, 20))
@@ -374,7 +374,7 @@ class Coverage:
 
 
 def _claim(kept: list[Span], new: Span) -> None:
-    """Put a span into sorted, disjoint ones: it takes its interval and joins its like.
+    """Insert a span into sorted, disjoint ones: it overrides others and joins its like.
 
     Bisection, since a series with many gaps has many spans.
     """
@@ -427,7 +427,7 @@ class DatasetKey:
     def of(
         cls, exchange: str, market_type: str | MarketType, timeframe: str | Timeframe
     ) -> DatasetKey:
-        """Build a key from what a user types."""
+        """Build a key from user input."""
         return cls(
             str(exchange).strip().lower(),
             MarketType.parse(market_type),
@@ -457,7 +457,7 @@ class DatasetKey:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """One tradable thing of an exchange, as ccxt's unified markets describe it."""
+    """One market of an exchange, as ccxt describes it."""
 
     symbol: str
     """ccxt's unified symbol: ``BTC/USDT``, ``BTC/USDT:USDT``, ``BTC/USDT:USDT-251226``."""
@@ -477,7 +477,7 @@ class Market:
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number with its noun, for a person.
+    """Format a number with its noun.
 
     >>> counted(1, "symbol"), counted(2000, "symbol"), counted(1, "series")
     ('1 symbol', '2,000 symbols', '1 series')
@@ -486,7 +486,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def format_ms(ms: int) -> str:
-    """Write UTC epoch milliseconds for a person.
+    """Format UTC epoch milliseconds for people.
 
     >>> format_ms(1_700_000_000_000)
     '2023-11-14 22:13:20 UTC'

@@ -1,7 +1,7 @@
 """What is known about exchanges besides candles: volumes, markets, listings, failures, clocks.
 
-Everything here can be asked again, so everything here has an age, and nothing
-here is ever worth failing for.
+Everything here can be fetched again. So everything has an age, and a problem with
+the cache never makes a fetch fail.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class ClockOffset:
     measured_ms: int
     """By the local clock, UTC epoch milliseconds."""
     booted_ms: int = field(default=0, compare=False)
-    """When this machine's steady clock began, by its other one; see `_booted_ms`."""
+    """When this machine's monotonic clock began; see `_booted_ms`."""
 
 
 def _now_ms() -> int:
@@ -107,30 +107,30 @@ _SET_MS = 2_000
 
 
 def _booted_ms() -> int:
-    """Return when the steady clock began, by the one that can be set: it moves when that is set."""
+    """Return when the monotonic clock began, by the wall clock: it moves when that is set."""
     return (time.time_ns() - time.clock_gettime_ns(_STEADY)) // 1_000_000
 
 
 class CacheManager:
     """A small cache beside the datasets, shared by threads and processes.
 
-    Making one does nothing: the directory is looked up at every use, and the
-    file ``cache.sqlite`` appears in it with the first write. Reading where
-    nothing is stored gives empty results. An exchange id may be any text, such
-    as one with a mark for a special configuration.
+    Creating one does nothing: the directory is looked up at every use, and the
+    file ``cache.sqlite`` is created in it by the first write. Until then, reading
+    gives empty results. An exchange id may be any text, such as one that marks a
+    special configuration.
 
     Parameters
     ----------
     data_dir : path, optional
         See `backtester.data.settings.data_directory`.
     clock : callable, optional
-        Gives now, UTC epoch milliseconds.
+        Returns the current time, UTC epoch milliseconds.
 
     Notes
     -----
-    Saving tells whether the value is kept, be it only in memory because the
-    directory cannot be written; a warning has said so then. A value that cannot
-    be true is an `OptionError`.
+    Saving returns whether the value is kept. If the directory cannot be written,
+    it is kept in memory only, and a warning says so. An impossible value raises
+    `OptionError`.
     """
 
     def __init__(
@@ -405,8 +405,8 @@ class CacheManager:
     def get_clock_offset(self, exchange_id: str) -> ClockOffset | None:
         """Return the last measured offset of an exchange's clock, whatever its age.
 
-        None once this machine's clock has been set since, or the machine started anew: how far
-        another is ahead of it is not known any more.
+        None if this machine has restarted or its clock was set since then, because the offset is
+        no longer valid.
         """
         rows = self._file.read(
             "SELECT offset_ms, measured_ms, booted_ms FROM clocks WHERE exchange = ?", exchange_id

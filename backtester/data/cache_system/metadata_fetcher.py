@@ -1,4 +1,4 @@
-"""Ask exchanges about their markets: what is listed, and what trades most."""
+"""Markets of exchanges: what is listed, and what trades most."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["MetadataFetcher"]
 
 
 class MetadataFetcher:
-    """Market data of exchanges, remembered for a while.
+    """Market data of exchanges, cached for a while.
 
     Parameters
     ----------
     cache : CacheManager
-        Where it is remembered.
+        Where it is cached.
     """
 
     def __init__(self, cache: CacheManager) -> None:
@@ -43,25 +43,25 @@ class MetadataFetcher:
         ----------
         exchange_id : str
         quote_currency : str, optional
-            Only markets quoted in it; None for all, whose volumes are then in different units.
+            Only markets quoted in it. None: all, with volumes in different units.
         limit : int, optional
-            At most so many.
+            The largest number of markets to return. Default: all.
         top_by_volume : bool
-            False orders by symbol instead.
+            Order by volume; False orders by symbol.
         market_type : str
         max_age_s : float
-            How old remembered volumes may be, seconds.
+            Largest age of cached volumes, in seconds.
         refresh : bool
-            Ask again whatever is remembered.
+            Ignore the cache.
         exchange_config : Mapping, optional
             ccxt constructor settings.
 
         Returns
         -------
         dict
-            By unified symbol, in descending order of volume, equal ones by symbol:
-            ``quote_volume`` (24 h, quote units; 0 where the exchange gives none), ``id``,
-            ``base``, ``quote``, ``settle``, ``type``, ``contract_size``, ``created_ms``.
+            Facts by ccxt symbol, in descending order of volume, ties by symbol:
+            ``quote_volume`` (24 h, quote units; 0 if the exchange reports none), ``id``, ``base``,
+            ``quote``, ``settle``, ``type``, ``contract_size``, ``created_ms``.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""One question and its answer, as they travel through the pipeline."""
+"""A request and its result, as they travel through the pipeline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """One question, as it was asked."""
+    """One request, as it was made."""
 
     key: DatasetKey
     symbols: tuple[str, ...]
@@ -41,21 +41,20 @@ class FetchRequest:
     end: Any = None
     """Exclusive; None for now."""
     use_cache: bool = True
-    """Whether stored candles may answer. What is asked afresh is stored all the same."""
+    """Whether stored candles may be used. What is fetched is stored in any case."""
     include_forming: bool = False
     exchange_config: Mapping[str, Any] | None = None
     only_newer: bool = False
-    """Ask only from each symbol's last stored candle on, and for that one again."""
+    """Fetch only from each symbol's last stored candle on, including that one."""
     source: Source = Source.AUTO
-    """Whether archives may answer in place of the API."""
+    """Whether archives may be used in place of the API."""
     prefer_resampling: bool = False
-    """Whether stored candles of shorter timeframes may answer in place of the exchange."""
+    """Whether candles may be built from stored shorter ones instead of being fetched."""
     account_only: bool = False
-    """Whether the candles are to be stored and counted, and no tables handed out: memory then does
-    not grow with the range. Without effect under `prefer_resampling` and `all_columns`, which need
-    tables."""
+    """Whether to store and count the candles without returning tables, so that memory does not grow
+    with the range. Has no effect with `prefer_resampling` and `all_columns`, which need tables."""
     all_columns: bool = False
-    """Whether to hand out all that the exchange tells of a candle, and to ask for it."""
+    """Whether to fetch and return all columns that the exchange provides."""
 
     def __post_init__(self) -> None:
         if self.prefer_resampling and not self.use_cache:
@@ -71,7 +70,7 @@ class FetchRequest:
 
     @property
     def dated(self) -> bool:
-        """Whether the question means the same whatever the clock says."""
+        """Whether the request does not depend on the current time."""
         return is_absolute(self.start) and is_absolute(self.end)
 
     def resolve(self, now_ms: int) -> Interval:
@@ -85,8 +84,8 @@ class FetchRequest:
         Raises
         ------
         DateError
-            A date that cannot be read, or that lies in the future. An end up to a day ahead
-            is understood as "until now", for those who write tomorrow's midnight.
+            A date cannot be read, or is in the future. An end up to a day ahead counts as "until
+            now", for those who write tomorrow's midnight.
         EmptyIntervalError
             The start is not before the end, or no closed candle opens between them.
         """
@@ -113,14 +112,14 @@ class FetchRequest:
     def forming(self, now_ms: int) -> int | None:
         """Return the open time of the candle asked for that has not closed, UTC epoch milliseconds.
 
-        In the moment in which one candle settles and the next begins, that is the earlier one,
-        so that there is no gap. None when the question ends before it.
+        While one candle settles and the next has begun, this is the earlier one, so that there is
+        no gap. None if the request ends before it.
         """
         open_time = closed_end(self.key.timeframe, now_ms, SETTLE_MS)
         return open_time if self._end(now_ms) > open_time else None
 
     def check(self, now_ms: int) -> None:
-        """Refuse what is wrong whatever the exchange's clock says, before that is asked for.
+        """Reject what is wrong regardless of the exchange's clock, before asking for that.
 
         Parameters
         ----------
@@ -130,7 +129,7 @@ class FetchRequest:
         Raises
         ------
         DateError
-            A date that cannot be read.
+            A date cannot be read.
         EmptyIntervalError
             The start is not before the end.
         """
@@ -153,14 +152,14 @@ class FetchRequest:
 
 @dataclass(slots=True)
 class Tally:
-    """What there is of one symbol, counted; adds up over neighbouring intervals in order."""
+    """Counts for one symbol; adds up over neighbouring intervals, in order."""
 
     candles: int = 0
     first_ms: int | None = None
     """Open time of the first candle, UTC epoch milliseconds; None without candles."""
     last_ms: int | None = None
     absent: dict[str, int] = field(default_factory=dict)
-    """Candles confirmed absent or never asked for, by that."""
+    """Number of candle times confirmed absent or never asked for, by state."""
 
     def add(self, series: Series, timeframe: Timeframe, interval: Interval | None) -> None:
         """Count the candles of a series, and what is absent of an interval."""
@@ -176,24 +175,24 @@ class Tally:
 
 @dataclass(slots=True)
 class FetchResult:
-    """What came of a request, under the names it was asked by."""
+    """The result of a request, by the symbol names that were asked for."""
 
     request: FetchRequest
     folder: Path
     """The data directory."""
     interval: Interval | None = None
-    """What was asked for, once it was known, on the grid."""
+    """The interval asked for, on the grid; None until it is known."""
     series: dict[str, Series] = field(default_factory=dict)
     """Trimmed to `interval`, in the order asked; with no candles if only the account is wanted."""
     tallies: dict[str, Tally] = field(default_factory=dict)
-    """What was counted in place of handing out tables."""
+    """Counts by symbol, under `account_only`."""
     failures: dict[str, DataError] = field(default_factory=dict)
     revisions: dict[str, tuple[Revision, ...]] = field(default_factory=dict)
-    """Stored candles that the exchange answered differently in this fetch."""
+    """Stored candles that the exchange changed."""
     derived: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """What was made of stored candles of shorter timeframes; see `resampling.derived_note`."""
+    """What was built from stored shorter candles; see `resampling.derived_note`."""
     differing: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """The exchange's own candles that shorter ones do not add up to; see `deriving.Derived`."""
+    """The exchange's own candles that differ from their parts; see `deriving.Derived`."""
     forming: dict[str, Candles] = field(default_factory=dict)
     requests: int = 0
     """Requests sent to the exchange, of any kind."""
@@ -204,11 +203,11 @@ class FetchResult:
     """The exchange's clock when the question was resolved, UTC epoch milliseconds."""
     seconds: float = 0.0
     storage_error: StorageError | None = None
-    """Why what was fetched could not be stored, or what was stored could not be read."""
+    """Why storing the result, or reading the store, failed."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything came and is stored."""
+        """Whether everything was fetched and stored."""
         return not self.failures and self.storage_error is None
 
     def tables(self) -> dict[str, Candles]:

@@ -1,4 +1,4 @@
-"""A whole exchange on this machine: a synthetic market, served over real HTTP.
+"""A complete exchange on this machine: a synthetic market, served over real HTTP.
 
 Any candle of any symbol at any time is a pure function of (symbol, time), so
 history is endless and the truth is known without storing it. Importing this
@@ -99,26 +99,26 @@ def serve(
     on_start: Callable[[SandboxServer], None] | None = None,
     stop: Event | None = None,
 ) -> SandboxServer:
-    """Serve until told to stop; for a command that does nothing else.
+    """Serve the sandbox until stopped; this call blocks.
 
     Parameters
     ----------
     market, clock, latency_s, host, port, weight_limits, faults, dialect
         As for `SandboxServer`.
     on_start : callable, optional
-        Called with the running server, to tell its `url` to someone.
+        Called with the running server, whose `url` is then known.
     stop : threading.Event, optional
-        Set it to stop; an interrupt (Ctrl-C) stops as well.
+        Stops the server when set; Ctrl-C does, too.
 
     Returns
     -------
     SandboxServer
-        Stopped, with its log of requests.
+        The stopped server, with its log of requests.
 
     Raises
     ------
     OSError
-        When the address cannot be listened on.
+        It cannot listen on this address.
     """
     from backtester.data.sandbox.server import SandboxServer
 

@@ -164,11 +164,11 @@ class Faults:
         ----------
         fault : Fault
         times : int, optional
-            Strike this often and no more; always when left out.
+            Strike at most this often. Default: always.
         every : int, optional
-            Strike every n-th call that matches.
+            Strike every n-th matching call.
         probability : float, optional
-            Strike by chance, from a generator seeded with `seed`.
+            Strike at random, from a generator seeded with `seed`.
         match : str or callable, optional
             Strike only calls whose path contains this text, or whose symbol it is, as the
             exchange or ccxt spells it; or those for which ``match(call)`` is true.

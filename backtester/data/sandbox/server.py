@@ -1,7 +1,7 @@
 """The sandbox exchange over real HTTP: transport, clock, log, weights and faults.
 
-What is said is a dialect's business (`dialects`), what is true a market's
-(`source`). The server runs in a daemon thread of its own, on a loop of its own,
+A dialect (`dialects`) decides how answers are worded, a market (`source`) what
+is in them. The server runs in a daemon thread of its own, on a loop of its own,
 and listens on the loopback interface only unless told otherwise.
 """
 
@@ -39,28 +39,28 @@ _LINGER_NOT_AT_ALL: Final = struct.pack("ii", 1, 0)
 
 
 class SandboxServer:
-    """A local exchange that speaks the REST dialect of a real one.
+    """A local exchange that speaks the REST API of a real one.
 
     Parameters
     ----------
     market : MarketSource, optional
-        What is traded; a `SyntheticMarket` when left out.
+        What is traded. Default: a `SyntheticMarket`.
     clock : callable, optional
-        The exchange's time, UTC epoch milliseconds. When left out, real time, or the
-        end of a market that has one.
+        Returns the exchange's time, UTC epoch milliseconds. Default: real time, or the end of a
+        market that has one.
     latency_s : float, default 0.0
-        Seconds by which every answer is late.
+        Delay of every answer, in seconds.
     host : str, default "127.0.0.1"
     port : int, default 0
-        0 takes a free one.
+        0 chooses a free port.
     weight_limits : mapping of str to int, optional
         Request weight per minute for ``"spot"`` (6000), ``"usdm"`` (2400), ``"coinm"`` (2400).
     faults : Faults, optional
-        Switches shared with other servers, say; its own when left out.
+        Default: switches of its own.
     weights : WeightBook, optional
-        Another window, patience or ban than the dialect's own.
+        Overrides the dialect's window and rules for bans.
     dialect : str, default "binance"
-        Whose language is spoken: the name of a module in `dialects`.
+        Which exchange's API to speak: the name of a module in `dialects`.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class SandboxServer:
         Raises
         ------
         OSError
-            When the address cannot be listened on.
+            It cannot listen on this address.
         """
         if self._thread is not None:
             return self

@@ -1,7 +1,7 @@
-"""The store that datasets live in: a pickle while small, SQLite once a pickle would hurt.
+"""The store in use: a dataset is a pickle while it is small, and a SQLite file once it is large.
 
-A dataset has one form at a time. While it is moved both files stand side by side for a moment:
-then the SQLite file is the dataset, whole, and the pickle is set aside by the next writer.
+A dataset has one form at a time. While it is converted, both files exist for a moment: then the
+complete SQLite file counts, and the next writer sets the pickle aside.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["GrowingStore", "Storage"]
 _log = logging.getLogger(__name__)
 
 MOST_PICKLE_BYTES = 16 << 20
-"""Beyond, a dataset moves: about 700,000 candles. There one new candle costs 0.1 s and a cold
-read 25 ms, both growing with the size; see `docs/decisions`."""
+"""Above this size, about 700,000 candles, a dataset is converted. At this size a new candle costs
+0.1 s and a cold read 25 ms, both growing with the size; see `docs/decisions`."""
 
 
 class Storage(StrEnum):
-    """In which form datasets are kept."""
+    """The storage format of datasets."""
 
     AUTO = "auto"
     """A pickle at first, SQLite once it is large."""

@@ -1,8 +1,8 @@
-"""What a store of candles is: the protocol every store passes one contract suite for.
+"""The protocol of a candle store; every implementation passes one contract suite.
 
 A store keeps, per dataset and symbol, a `Series`: candles, coverage, revisions.
-It is told *answers* and merges them in; nothing but `delete` ever takes a
-candle or its coverage away.
+It is given *answers* and merges them. Nothing but `delete` and `mend` ever
+removes a candle or its coverage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Dataset", "DatasetSummary", "Store", "SymbolSummary", "grouped"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """One dataset as read: series by unified symbol, and what users noted beside them."""
+    """A dataset as read: series by ccxt symbol, and metadata."""
 
     key: DatasetKey
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class SymbolSummary:
-    """What a dataset holds of one symbol."""
+    """The content of a dataset for one symbol."""
 
     candles: int
     first_ms: int | None
@@ -88,7 +88,7 @@ class SymbolSummary:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """What a dataset holds, known without reading its candles."""
+    """The content of a dataset, known without reading its candles."""
 
     name: str
     """The file's name."""
@@ -98,7 +98,7 @@ class DatasetSummary:
     modified_ms: int
     """UTC epoch milliseconds."""
     problem: str | None = None
-    """Why the file cannot be read; None for a sound one."""
+    """Why the file cannot be read; None if it can."""
 
 
 class Store(Protocol):
@@ -116,7 +116,7 @@ class Store(Protocol):
         within: Interval | None = None,
         salvage: bool = False,
     ) -> Dataset:
-        """Read a dataset, or those of `symbols` that it has. Nothing stored gives an empty one.
+        """Read a dataset, or those of `symbols` that it has; empty if nothing is stored.
 
         Parameters
         ----------
@@ -124,14 +124,14 @@ class Store(Protocol):
         symbols : sequence of str, optional
             Unified symbols; None for all.
         within : Interval, optional
-            Only the candles and revisions inside it; coverage comes whole all the same.
+            Only the candles and revisions inside it; the coverage is always complete.
         salvage : bool
-            Return what is provably sound of a damaged dataset instead of raising.
+            Return the provably sound part of a damaged dataset instead of raising.
 
         Raises
         ------
         CorruptDatasetError
-            The dataset is damaged, foreign or hostile: never read as empty.
+            The dataset is damaged, or not one of ours. It is never read as empty.
         """
         ...
 
@@ -161,28 +161,28 @@ class Store(Protocol):
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
     ) -> Mapping[str, SymbolSummary]:
-        """Return what is held of a dataset, or of those of `symbols` that it has; see `read`."""
+        """Summarise a dataset, or those of `symbols` that it has, by symbol; see `read`."""
         ...
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
-        """Keep `answers`; when this returns they survive a kill and a power cut.
+        """Store `answers` durably: once this returns, they survive a kill and a power cut.
 
         Raises
         ------
         DatasetWriteError
-            Nothing of `answers` was kept.
+            None of `answers` was stored.
         """
         ...
 
     def fold(self, key: DatasetKey) -> None:
-        """Bring the dataset into its lasting form; what `read` gives does not change.
+        """Bring the dataset into its final form; the result of `read` does not change.
 
         A damaged file found on the way is set aside, not overwritten.
         """
         ...
 
     def annotate(self, key: DatasetKey, metadata: Mapping[str, Any]) -> None:
-        """Merge `metadata` into what is noted beside the dataset, mappings key by key."""
+        """Merge `metadata` into the metadata of the dataset, mappings key by key."""
         ...
 
     def delete(self, key: DatasetKey, symbols: Sequence[str] | None = None) -> None:
@@ -190,16 +190,16 @@ class Store(Protocol):
         ...
 
     def damage(self, key: DatasetKey) -> list[CorruptDatasetError]:
-        """List all that cannot be read of a dataset: `symbol` and `interval` say of what.
+        """List everything in a dataset that cannot be read.
 
-        Both are None where nobody can tell.
+        `symbol` and `interval` of an error say what is affected; None if that is unknown.
         """
         ...
 
     def mend(self, key: DatasetKey, replaced: Mapping[str, Series]) -> None:
-        """Put series in the place of what is stored, and set aside a damaged file.
+        """Replace stored series, and set a damaged file aside.
 
-        The one way besides `delete` by which something goes; for what cannot be trusted.
+        For repairs: besides `delete`, the only way to remove something.
         """
         ...
 
@@ -229,7 +229,7 @@ def require_same(found: Dataset, written: Dataset, path: Path) -> None:
 
 
 def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two sets of notes: mappings key by key, of anything else the newer."""
+    """Merge metadata: mappings key by key, for anything else the newer value."""
     merged = dict(old)
     for name, value in new.items():
         before = merged.get(name)
