@@ -183,6 +183,19 @@ def test_equal_prices_and_no_volume_are_a_candle() -> None:
     page((1, 1, 11.0), (1, 0, 11.0), (1, 2, 11.0), (1, 4, 0.0), (2, 4, -0.0))
 
 
+@pytest.mark.parametrize("value", [-1.0, np.inf])
+def test_a_further_column_is_checked_too(value: float) -> None:
+    """It may be unknown, but neither negative nor infinite; a page with such is no page."""
+    table = candles_at(hours(0, 3), extras=4)
+    values = table.values.copy()
+    values[0, 6] = np.nan
+    whole = span_of_hours(0, 3)
+    assert len(check(table.open_time, values, H1, whole)) == 3
+    values[1, 6] = value
+    with pytest.raises(CandleError, match=r"01:00.* further column"):
+        check(table.open_time, values, H1, whole)
+
+
 # ------------------------------------------------------------------------ merging
 
 
@@ -322,3 +335,36 @@ def test_cutting_a_series_keeps_what_belongs_to_the_cut() -> None:
     assert cut.candles.open_time.tolist() == hours(2, 3)
     assert [s.interval for s in cut.coverage] == [span_of_hours(2, 3)]
     assert [r.open_time for r in cut.revisions] == hours(2, 3)
+
+
+# ------------------------------------------------------------------------ as of, without
+
+
+def test_as_of_undoes_what_came_later() -> None:
+    """Revisions after the moment are undone, the last first; candles yet to close are left out."""
+    first = answer("X", 0, 4, asked_ms=10)
+    second = answer("X", 1, 1, seed=1, asked_ms=START + 5 * HOUR)
+    third = answer("X", 1, 2, seed=2, asked_ms=START + 6 * HOUR)
+    before = Series().with_answers([first])
+    middle = before.with_answers([second])
+    series = middle.with_answers([third])
+    assert series.as_of(START + 7 * HOUR, H1).equals(series)
+    assert series.as_of(START + 6 * HOUR, H1).candles == series.candles
+    assert series.as_of(START + 6 * HOUR - 1, H1).candles == middle.candles
+    assert series.as_of(START + 6 * HOUR - 1, H1).revisions == middle.revisions
+    assert series.as_of(START + 4 * HOUR, H1).candles == before.candles
+    early = series.as_of(START + 3 * HOUR - 1, H1)
+    assert early.candles == before.candles.within(span_of_hours(0, 2))
+    assert early.coverage.missing(span_of_hours(0, 3)) == [span_of_hours(2, 1)]
+    assert isinstance(series.revisions[0], Revision)
+
+
+def test_without_forgets_candles_and_coverage() -> None:
+    """What is taken out counts as never asked; the rest stays."""
+    series = Series().with_answers([answer("X", 0, 6, without=(2,)), answer("X", 9, 3)])
+    left = series.without([span_of_hours(1, 2), span_of_hours(10, 1)])
+    assert left.candles == series.candles.take(
+        ~np.isin(series.candles.open_time, hours(1, 2) + hours(10, 1))
+    )
+    assert left.coverage.missing(span_of_hours(0, 6)) == [span_of_hours(1, 2)]
+    assert left.coverage.missing(span_of_hours(9, 3)) == [span_of_hours(10, 1)]

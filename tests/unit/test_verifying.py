@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backtester.data.candles import Candles, Revision, Series, check
-from backtester.data.errors import CandleError
+from backtester.data.candles import Candles, Series
 from backtester.data.model import Coverage, Interval, Served, Span
 from backtester.data.storage.verifying import problems_of
-from tests.support.builders import H1, HOUR, KEY, START, answer, candles_at, hours, span_of_hours
+from tests.support.builders import HOUR, KEY, START, answer, candles_at, hours, span_of_hours
 
 SOUND = Series().with_answers([answer("X", 0, 6, without=(2,)), answer("X", 9, 3)])
 
@@ -43,19 +42,6 @@ def test_a_broken_candle_is_named(column: int, value: float, what: str) -> None:
     assert found(changed(3, column, value)) == [(span_of_hours(4, 1), f"a candle {what}")]
 
 
-@pytest.mark.parametrize("value", [-1.0, np.inf])
-def test_a_further_column_is_checked_too(value: float) -> None:
-    """It may be unknown, but neither negative nor infinite; a page with such is no page."""
-    table = candles_at(hours(0, 3), extras=4)
-    values = table.values.copy()
-    values[0, 6] = np.nan
-    whole = span_of_hours(0, 3)
-    assert len(check(table.open_time, values, H1, whole)) == 3
-    values[1, 6] = value
-    with pytest.raises(CandleError, match=r"01:00.* further column"):
-        check(table.open_time, values, H1, whole)
-
-
 def test_neighbours_are_one_problem() -> None:
     """Not one per candle."""
     values = SOUND.candles.values.copy()
@@ -81,35 +67,3 @@ def test_a_candle_needs_coverage_that_may_have_candles() -> None:
         (span_of_hours(0, 1), "candles where the coverage says delisted"),
         (span_of_hours(1, 1), "candles that no answer covers"),
     ]
-
-
-# ------------------------------------------------------------------------ as of, without
-
-
-def test_as_of_undoes_what_came_later() -> None:
-    """Revisions after the moment are undone, the last first; candles yet to close are left out."""
-    first = answer("X", 0, 4, asked_ms=10)
-    second = answer("X", 1, 1, seed=1, asked_ms=START + 5 * HOUR)
-    third = answer("X", 1, 2, seed=2, asked_ms=START + 6 * HOUR)
-    before = Series().with_answers([first])
-    middle = before.with_answers([second])
-    series = middle.with_answers([third])
-    assert series.as_of(START + 7 * HOUR, H1).equals(series)
-    assert series.as_of(START + 6 * HOUR, H1).candles == series.candles
-    assert series.as_of(START + 6 * HOUR - 1, H1).candles == middle.candles
-    assert series.as_of(START + 6 * HOUR - 1, H1).revisions == middle.revisions
-    assert series.as_of(START + 4 * HOUR, H1).candles == before.candles
-    early = series.as_of(START + 3 * HOUR - 1, H1)
-    assert early.candles == before.candles.within(span_of_hours(0, 2))
-    assert early.coverage.missing(span_of_hours(0, 3)) == [span_of_hours(2, 1)]
-    assert isinstance(series.revisions[0], Revision)
-
-
-def test_without_forgets_candles_and_coverage() -> None:
-    """What is taken out counts as never asked; the rest stays."""
-    left = SOUND.without([span_of_hours(1, 2), span_of_hours(10, 1)])
-    assert left.candles == SOUND.candles.take(
-        ~np.isin(SOUND.candles.open_time, hours(1, 2) + hours(10, 1))
-    )
-    assert left.coverage.missing(span_of_hours(0, 6)) == [span_of_hours(1, 2)]
-    assert left.coverage.missing(span_of_hours(9, 3)) == [span_of_hours(10, 1)]
