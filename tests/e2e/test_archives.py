@@ -181,7 +181,7 @@ def test_the_api_alone_is_asked_when_told_so(world: World) -> None:
     """`source='api'` sends nothing to the archives."""
     asked = world.ask(BTC, "1m", "2025-05-01", "2025-06-01", source=Source.API)
     assert files(asked) == []
-    assert len(asked.pages) == 45 + 2
+    assert len(asked.pages) == 45
 
 
 # ------------------------------------------------------------------ what is wrong with archives

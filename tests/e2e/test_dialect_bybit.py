@@ -95,8 +95,7 @@ def test_whole_pages_cost_a_request_each(serve: Serve) -> None:
     asked = world.ask("BTC/USDT", "1m", start)
 
     assert len(asked["BTC/USDT"]) == 4 * PAGE
-    # Four pages and above are worth finding the first candle: by weeks, days, hours and minutes.
-    assert kline_requests(world) == 4 + 7
+    assert kline_requests(world) == 4
 
 
 @pytest.mark.parametrize(

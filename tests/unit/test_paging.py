@@ -17,6 +17,7 @@ from backtester.data.fetching.paging import (
     Finding,
     Reader,
     find_inception,
+    read_if_listed,
     read_window,
     search_inception,
 )
@@ -159,6 +160,52 @@ def test_what_each_case_takes(case: str) -> None:
     assert candles == truth.within(WINDOW)
     for finding in found:  # what reaches beyond the window is empty there in truth
         assert candles.within(finding.interval) == truth.within(finding.interval)
+
+
+LISTED: dict[str, tuple[ModelExchange, list[Ask], list[Finding] | None]] = {
+    "from its start on": (
+        market(range(10)),
+        [Ask(START, START + 10 * HOUR, 10)],
+        [Finding(WINDOW, Served.MARKET)],
+    ),
+    "with holes": (
+        market([0, 1, 4, 5, 7, 8, 9]),
+        [Ask(START, START + 10 * HOUR, 10), Ask(START + HOUR, START + 8 * HOUR, 7)],
+        [Finding(WINDOW, Served.MARKET)],
+    ),
+    "not from its start on": (market(range(1, 10)), [Ask(START, START + 10 * HOUR, 10)], None),
+    "not at all": (market([]), [Ask(START, START + 10 * HOUR, 10)], None),
+}
+
+
+@pytest.mark.parametrize("case", LISTED)
+def test_a_first_page_tells_whether_the_inception_matters(case: str) -> None:
+    """One that begins with its first candle is read; of another nothing is concluded."""
+    exchange, asks, findings = LISTED[case]
+    reader = exchange.reader()
+    told = exchange.drive(read_if_listed(WINDOW, reader))
+    assert exchange.asks == asks
+    assert reader.inception is None
+    if findings is None:
+        assert (told, reader.shown) == (None, None)
+    else:
+        assert told == (candles_at(exchange.times).within(WINDOW), findings)
+        assert reader.shown == START
+
+
+@pytest.mark.parametrize("present", [[], range(1, 9), range(10)], ids=["outage", "holes", "full"])
+@pytest.mark.parametrize("from_start", [True, False], ids=["from start", "windows"])
+def test_a_candle_shown_before_is_as_good_as_the_inception(
+    present: Iterable[int], from_start: bool
+) -> None:
+    """Whoever knows of an earlier candle asks and concludes what the inception would let him."""
+    told = []
+    for shown, inception in ((None, FIRST), (FIRST, None)):
+        exchange = market([*present, *LATER], from_start=from_start)
+        reader = exchange.reader(inception)
+        reader.shown = shown
+        told.append((exchange.drive(read_window(WINDOW, reader)), exchange.asks))
+    assert told[0] == told[1]
 
 
 # ------------------------------------------------------------------------ what cannot be

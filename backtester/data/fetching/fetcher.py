@@ -28,10 +28,12 @@ from backtester.data.events import Event, FetchPlanned, PageFetched, SymbolFaile
 from backtester.data.fetching.archives.plan import SAMPLE
 from backtester.data.fetching.exchange import Exchange
 from backtester.data.fetching.paging import (
+    FIRST_MARKET_MS,
     Ask,
     Finding,
     Reader,
     find_inception,
+    read_if_listed,
     read_window,
     search_inception,
 )
@@ -79,6 +81,8 @@ class SeriesJob:
     answers: list[Answer] = field(default_factory=list)
     silences: list[Interval] = field(default_factory=list)
     """Proven to hold no candle; may reach beyond the page that was asked."""
+    first_page: PageFetched | None = None
+    """Its first page, if that was read before all else."""
     sunk: list[Interval] = field(default_factory=list)
     """Older than the API reaches; archives may have it."""
     error: DataError | None = None
@@ -139,6 +143,11 @@ class Fetcher:
             for job in sound:
                 self._archives.plan(job)
         self._on_event(self._plan(jobs))
+        for job in jobs:
+            if job.first_page is not None:
+                self._on_event(job.first_page)
+                read = job.first_page.interval
+                job.intervals = [rest for one in job.intervals for rest in one.subtract([read])]
         pages = self._pages([(job, job.intervals) for job in jobs])
         if self._archives is None:
             await _in_parallel(pages, self._at_once)
@@ -175,7 +184,10 @@ class Fetcher:
     # ------------------------------------------------------------------ one symbol
 
     async def _begin(self, job: SeriesJob) -> None:
-        """Drop what cannot be there: older than the API reaches, or before the inception."""
+        """Drop what cannot be there: older than the API reaches, or before the inception.
+
+        The inception is looked for where the first page does not begin with its first candle.
+        """
         capability, reader = self._exchange.capability, job.reader
         if capability.depth is not None:
             oldest = reachable_from(self._timeframe, reader.now_ms, capability.depth)
@@ -183,7 +195,7 @@ class Fetcher:
         needed = pages_needed(job.intervals, self._timeframe, self._page_size)
         # Where history is cut off, a first candle that is shown need not be the first there was.
         askable = reader.inception is None and capability.depth is None
-        if askable and needed >= _PAGES_WORTH_A_PROBE:
+        if askable and needed >= _PAGES_WORTH_A_PROBE and not await self._read_first(job):
             await self._probe(job)
         if job.error is None and reader.inception:
             self._drop_before(job, reader.inception, Served.NOT_LISTED)
@@ -206,6 +218,24 @@ class Fetcher:
         """Note what neither the API nor archives have, unless the fetch has failed."""
         if job.error is None:
             self._learn(job, Candles.empty(), [Finding(p, Served.BEYOND_DEPTH) for p in parts])
+
+    async def _read_first(self, job: SeriesJob) -> bool:
+        """Read the first page if its market was listed by then; tell whether it was, or failed."""
+        if job.intervals[0].start < max(FIRST_MARKET_MS, job.market.created_ms or 0):
+            return False
+        if self._archives is not None and self._archives.has_some_of(job):
+            return False
+        page = next(cut(job.symbol, job.intervals, self._timeframe, self._page_size))
+        try:
+            found = await self._drive(job, lambda: read_if_listed(page.interval, job.reader))
+        except DataError as error:
+            self._fail(job, error)
+            return True
+        if found is None:
+            return False
+        self._learn(job, *found)
+        job.first_page = PageFetched(job.symbol, page.interval, len(found[0]))
+        return True
 
     async def _probe(self, job: SeriesJob) -> None:
         """Find a symbol's inception by asking."""

@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSENCE_SETTLE_MS",
+    "FIRST_MARKET_MS",
     "Ask",
     "Finding",
     "Reader",
     "find_inception",
+    "read_if_listed",
     "read_window",
     "search_inception",
 ]
@@ -54,7 +56,7 @@ _MOST_ASKS = 64
 """Every answer adds candles or proof, so this only ends a liar."""
 
 _FOREVER = 2**62
-_FIRST_MARKET_MS = 1_230_940_800_000  # 2009-01-03: there was nothing to trade before Bitcoin
+FIRST_MARKET_MS = 1_230_940_800_000  # 2009-01-03: there was nothing to trade before Bitcoin
 _MOST_WINDOWS = 40
 """Empty windows to try on one rung of the search for an inception, if it is finer than a day."""
 _MOST_COARSE_WINDOWS = 120
@@ -100,6 +102,17 @@ class Reader:
     """The exchange's clock when the fetch began, UTC epoch milliseconds."""
     inception: int | None = None
     """Nothing opens before this, UTC epoch milliseconds; None while unknown."""
+    shown: int | None = None
+    """A candle that was shown before the inception was looked for, UTC epoch milliseconds."""
+
+    def listed_before(self, time_ms: int) -> bool:
+        """Tell whether the market is known to have had a candle before a time."""
+        known = self.shown if self.inception is None else self.inception
+        return known is not None and known < time_ms
+
+    def unsure_before(self, time_ms: int) -> bool:
+        """Tell whether it may have been listed at this time or later, for all that is known."""
+        return self.inception is None and not self.listed_before(time_ms)
 
     @property
     def settled_end(self) -> int:
@@ -169,7 +182,7 @@ def search_inception(
     """
     found: int | None = None
     for rung in ladder:
-        floor = rung.floor(_FIRST_MARKET_MS if found is None else found)
+        floor = rung.floor(FIRST_MARKET_MS if found is None else found)
         likely = max(floor, rung.floor(created_ms or 0)) if found is None else floor
         shown = yield from _first_shown(rung, likely, page_size, reader.now_ms)
         if shown is None and likely > floor:
@@ -240,11 +253,25 @@ def read_window(window: Interval, reader: Reader) -> Asking:
     if reader.from_start:
         return (yield from _explain_empty(window, reader))
     again = yield Ask(window.start, window.end, reader.timeframe.steps(window))
-    if len(again) == 0 and reader.inception is not None and reader.inception < window.start:
+    if len(again) == 0 and reader.listed_before(window.start):
         again = yield from _straddled(window, reader.timeframe)
     if len(again):
         return (yield from _complete(window, again, reader))
     return Candles.empty(), _silence(window, Served.NOT_SERVED, reader)
+
+
+def read_if_listed(
+    window: Interval, reader: Reader
+) -> Generator[Ask, Candles, tuple[Candles, list[Finding]] | None]:
+    """Read one window whole if it shows a candle at its very start; else give None.
+
+    Where it does, the inception lies before all that is asked for, and need not be found.
+    """
+    candles = yield Ask(window.start, window.end, reader.timeframe.steps(window))
+    if len(candles) == 0 or int(candles.open_time[0]) != window.start:
+        return None
+    reader.shown = window.start
+    return (yield from _complete(window, candles, reader))
 
 
 def _straddled(window: Interval, timeframe: Timeframe) -> Generator[Ask, Candles, Candles]:
@@ -270,7 +297,7 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
     if len(candles) == reader.timeframe.steps(window):  # whole, as most pages are
         return candles, _silence(window, Served.MARKET, reader, candles)
     headless = int(candles.open_time[0]) > window.start
-    if headless and reader.from_start and reader.inception is None:
+    if headless and reader.from_start and reader.unsure_before(window.start):
         yield from find_inception(reader)
     first = int(candles.open_time[0])
     if reader.from_start and first < (reader.inception or 0):
@@ -322,7 +349,7 @@ def _known(asked: Interval, before: Candles, again: Candles) -> bool:
 
 def _explain_empty(window: Interval, reader: Reader) -> Asking:
     """Find out why a window came back empty: by the market's first, next or newest candle."""
-    if reader.inception is None:
+    if reader.unsure_before(window.start):
         yield from find_inception(reader)
     if reader.inception is not None and reader.inception >= window.end:
         return Candles.empty(), [Finding(Interval(0, reader.inception), Served.NOT_LISTED)]
@@ -338,7 +365,7 @@ def _explain_empty(window: Interval, reader: Reader) -> Asking:
 def _explain_end(window: Interval, reader: Reader) -> Asking:
     """Tell a delisted market from a fault: by its newest candle, which must lie before."""
     newest = yield Ask(None, None, 1)
-    if len(newest) == 0 and reader.inception is None:
+    if len(newest) == 0 and reader.unsure_before(window.start):
         return Candles.empty(), _silence(window, Served.NOT_SERVED, reader)
     if len(newest) == 0 or int(newest.open_time[-1]) >= window.start:
         raise BadResponseError(f"an empty answer for {window}, though the market goes on")

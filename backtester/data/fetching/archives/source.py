@@ -148,9 +148,17 @@ class ArchiveSource:
     deep = False
     """Whether they are asked for what the API does not reach back to, and for nothing else."""
 
+    def has_some_of(self, job: SeriesJob) -> bool:
+        """Tell whether files would be asked for if the market were listed all the time."""
+        return bool(self._choice(job))
+
+    def _choice(self, job: SeriesJob) -> list[ArchiveFile]:
+        where = self._timeframe, self._page_size, self._now_ms, self._source
+        return choose(job.intervals, *where)
+
     def plan(self, job: SeriesJob) -> None:
         """Take what files cover off a job's intervals, to be fetched from them."""
-        files = choose(job.intervals, self._timeframe, self._page_size, self._now_ms, self._source)
+        files = self._choice(job)
         taken = [part for file in files for part in file.wanted]
         self._files[job.symbol] = files
         job.intervals = [rest for part in job.intervals for rest in part.subtract(taken)]
