@@ -22,7 +22,7 @@ import orjson
 from aiohttp import web
 
 from backtester.data.sandbox.archives import ArchiveTree
-from backtester.data.sandbox.dialects import Call, Dialect, Reply, dialect_for
+from backtester.data.sandbox.dialects import Call, Dialect, Rejected, Reply, dialect_for
 from backtester.data.sandbox.faults import Delivery, Fault, Faults
 from backtester.data.sandbox.journal import Journal, Request
 from backtester.data.sandbox.market import SyntheticMarket
@@ -224,7 +224,7 @@ class SandboxServer:
         weight = dialect.weight(call)
         verdict = self._weights.charge(call.family, weight, dialect.limit(call))
         if verdict.retry_after_s is None:
-            delivery = self.faults.befall(dialect, call, dialect.answer(call, now_ms), now_ms)
+            delivery = self.faults.befall(dialect, call, _reply(dialect, call, now_ms), now_ms)
         else:
             weight = 0
             delivery = Delivery(_refusal(dialect, call, verdict, verdict.retry_after_s, now_ms))
@@ -234,6 +234,13 @@ class SandboxServer:
             Request(call.path, call.params, now_ms, status, weight, delivery.fault)
         )
         return replace(delivery, reply=reply)
+
+
+def _reply(dialect: Dialect, call: Call, now_ms: int) -> Reply:
+    try:
+        return dialect.answer(call, now_ms)
+    except Rejected as rejected:
+        return rejected.reply
 
 
 def _refusal(dialect: Dialect, call: Call, verdict: Verdict, wait_s: int, now_ms: int) -> Reply:

@@ -20,7 +20,7 @@ from backtester.data.model import Timeframe
 if TYPE_CHECKING:
     from backtester.data.sandbox.source import MarketSource
 
-__all__ = ["Call", "Columns", "Dialect", "Page", "Reply", "dialect_for"]
+__all__ = ["Call", "Columns", "Dialect", "Page", "Rejected", "Reply", "dialect_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,14 @@ class Reply:
         return replace(self, headers={**self.headers, **headers})
 
 
+class Rejected(Exception):  # noqa: N818 - control flow, never seen outside
+    """A call that the exchange refuses; `reply` is what it answers."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Where a row of candles keeps its values."""
@@ -104,7 +112,13 @@ class Dialect(Protocol):
         ...
 
     def answer(self, call: Call, now_ms: int) -> Reply:
-        """Answer a call at a moment of the exchange's clock, UTC epoch milliseconds."""
+        """Answer a call at a moment of the exchange's clock, UTC epoch milliseconds.
+
+        Raises
+        ------
+        Rejected
+            The call is refused; the server sends its reply.
+        """
         ...
 
     def weight_headers(self, used: int) -> dict[str, str]:

@@ -16,10 +16,10 @@ import orjson
 
 from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
-from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import Call, Columns, Page, Rejected, Reply
 from backtester.data.sandbox.dialects import binance_coinm_payloads as coinm
 from backtester.data.sandbox.dialects import binance_payloads as payloads
-from backtester.data.sandbox.dialects.common import Rejected, web_page
+from backtester.data.sandbox.dialects.common import web_page
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
 __all__ = ["CCXT_PATHS", "WEIGHT_LIMITS", "Binance", "make"]
@@ -149,10 +149,7 @@ class Binance:
         return listing.symbol if listing else None
 
     def answer(self, call: Call, now_ms: int) -> Reply:
-        try:
-            return self._endpoints.get(_endpoint(call), _unknown_path)(call, now_ms)
-        except Rejected as rejected:
-            return rejected.reply
+        return self._endpoints.get(_endpoint(call), _unknown_path)(call, now_ms)
 
     # ----------------------------------------------------------------- failures
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import orjson
 
 from backtester.data.model import Interval, MarketType, Timeframe
-from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import Call, Columns, Page, Rejected, Reply
 from backtester.data.sandbox.dialects import coinbase_payloads as payloads
-from backtester.data.sandbox.dialects.common import Rejected, reply, web_page
+from backtester.data.sandbox.dialects.common import reply, web_page
 from backtester.data.sandbox.source import Listing, MarketSource
 
 __all__ = ["MOST_CANDLES", "Coinbase", "make"]
@@ -96,10 +96,7 @@ class Coinbase:
             endpoint = self._candles
         if endpoint is None:
             return reply({"errors": [{"id": "not_found", "message": "Not found"}]}, 404)
-        try:
-            return endpoint(call, now_ms)
-        except Rejected as rejected:
-            return rejected.reply
+        return endpoint(call, now_ms)
 
     # ----------------------------------------------------------------- failures
 

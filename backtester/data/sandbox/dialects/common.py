@@ -6,18 +6,10 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
-from backtester.data.sandbox.dialects import Call, Reply
+from backtester.data.sandbox.dialects import Call, Rejected, Reply
 from backtester.data.sandbox.source import Bars
 
-__all__ = ["Rejected", "columns_of_text", "decimal_text", "reply", "web_page", "whole"]
-
-
-class Rejected(Exception):  # noqa: N818 - control flow, never seen outside
-    """A call that the exchange refuses; `reply` is what it answers."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self.reply = reply
+__all__ = ["columns_of_text", "decimal_text", "reply", "web_page", "whole"]
 
 
 def whole(call: Call, name: str, refuse: Callable[[str], Reply], *, digits: int = 15) -> int | None:

@@ -15,9 +15,9 @@ from typing import Any, Final
 import orjson
 
 from backtester.data.model import Interval, MarketType, Timeframe
-from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import Call, Columns, Page, Rejected, Reply
 from backtester.data.sandbox.dialects import kraken_payloads as payloads
-from backtester.data.sandbox.dialects.common import Rejected, reply, web_page
+from backtester.data.sandbox.dialects.common import reply, web_page
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest
 
 __all__ = ["DEPTH", "Kraken", "make"]
@@ -93,12 +93,7 @@ class Kraken:
 
     def answer(self, call: Call, now_ms: int) -> Reply:
         endpoint = self._endpoints.get(call.path.removeprefix(_ROOT))
-        if endpoint is None:
-            return _error("EGeneral:Unknown method")
-        try:
-            return endpoint(call, now_ms)
-        except Rejected as rejected:
-            return rejected.reply
+        return _error("EGeneral:Unknown method") if endpoint is None else endpoint(call, now_ms)
 
     # ----------------------------------------------------------------- failures
 

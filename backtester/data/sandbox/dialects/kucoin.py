@@ -14,9 +14,9 @@ from typing import Any, Final
 import orjson
 
 from backtester.data.model import Interval, MarketType, Timeframe
-from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import Call, Columns, Page, Rejected, Reply
 from backtester.data.sandbox.dialects import kucoin_payloads as payloads
-from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
+from backtester.data.sandbox.dialects.common import reply, web_page, whole
 from backtester.data.sandbox.source import Listing, MarketSource, newest
 
 __all__ = ["KuCoin", "make"]
@@ -131,12 +131,9 @@ class KuCoin:
 
     def answer(self, call: Call, now_ms: int) -> Reply:
         endpoint = self._endpoints.get(call.path)
-        if endpoint is None:
-            return _error(404, "404000", "Url Not Found")
-        try:
-            return endpoint(call, now_ms)
-        except Rejected as rejected:
-            return rejected.reply
+        return (
+            _error(404, "404000", "Url Not Found") if endpoint is None else endpoint(call, now_ms)
+        )
 
     # ----------------------------------------------------------------- failures
 

@@ -15,9 +15,9 @@ import orjson
 
 from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
-from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import Call, Columns, Page, Rejected, Reply
 from backtester.data.sandbox.dialects import mexc_payloads as payloads
-from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
+from backtester.data.sandbox.dialects.common import reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest, oldest
 
 __all__ = ["Mexc", "make"]
@@ -110,12 +110,7 @@ class Mexc:
 
     def answer(self, call: Call, now_ms: int) -> Reply:
         endpoint = self._endpoints.get(f"{call.family} {_endpoint(call)}")
-        if endpoint is None:
-            return web_page(404)
-        try:
-            return endpoint(call, now_ms)
-        except Rejected as rejected:
-            return rejected.reply
+        return web_page(404) if endpoint is None else endpoint(call, now_ms)
 
     # ----------------------------------------------------------------- failures
 

@@ -16,9 +16,9 @@ import orjson
 
 from backtester.data.errors import UnknownTimeframeError
 from backtester.data.model import Interval, MarketType, Timeframe
-from backtester.data.sandbox.dialects import Call, Columns, Page, Reply
+from backtester.data.sandbox.dialects import Call, Columns, Page, Rejected, Reply
 from backtester.data.sandbox.dialects import okx_payloads as payloads
-from backtester.data.sandbox.dialects.common import Rejected, reply, web_page, whole
+from backtester.data.sandbox.dialects.common import reply, web_page, whole
 from backtester.data.sandbox.source import Bars, Listing, MarketSource, newest
 
 __all__ = ["MOST_ROWS", "Okx", "make"]
@@ -108,10 +108,7 @@ class Okx:
         return listing.symbol if listing else None
 
     def answer(self, call: Call, now_ms: int) -> Reply:
-        try:
-            return self._endpoints[call.family](call, now_ms)
-        except Rejected as rejected:
-            return rejected.reply
+        return self._endpoints[call.family](call, now_ms)
 
     # ----------------------------------------------------------------- failures
 
