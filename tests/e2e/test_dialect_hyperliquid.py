@@ -11,7 +11,7 @@ from backtester.data.errors import UnknownMarketTypeError, UnknownSymbolError, U
 from backtester.data.events import Event, FetchPlanned
 from backtester.data.fetching.budget import Budget, Ticket
 from backtester.data.fetching.online import markets_and_volumes
-from backtester.data.model import MarketType, Served
+from backtester.data.model import Interval, MarketType, Served, Timeframe
 from tests.e2e.dialects_support import Serve, reach, serve, spans_of
 from tests.support.world import DAY, HOUR, MARKET, MINUTE, NOON, World, ms, same, truth
 
@@ -22,6 +22,7 @@ DEPTH = 5000
 LOAD = {"spot": 3, "swap": 4}
 """Requests before the first candle: the clock, the tokens, the pairs; or the perpetuals and the
 list of other builders' exchanges."""
+MINUTES = Timeframe.parse("1m")
 DOLLARS = {
     "BTC/USDC:USDC": "BTC/USDT:USDT",
     "ETH/USDC:USDC": "ETH/USDT:USDT",
@@ -119,14 +120,44 @@ def test_what_is_older_than_it_reaches_is_told(
     assert market[2] is Served.MARKET
 
 
-def test_what_is_beyond_its_reach_altogether_asks_for_no_candle(serve: Serve) -> None:
-    """A window older than the API reaches costs no request for candles."""
+def test_what_is_beyond_its_reach_altogether_is_told(serve: Serve) -> None:
+    """Of a window older than the API is sure to reach two answers have to show nothing."""
     world = serve("hyperliquid")
 
-    asked = world.ask("BTC/USDC", "1m", "2024-01-01", "2024-01-02", warns="beyond depth")
+    asked = world.ask("BTC/USDC", "1m", "2024-01-01", "2024-01-02", warns="does not reach back to")
 
     assert len(asked["BTC/USDC"]) == 0
-    assert snapshots(world) == []
+    assert len(snapshots(world)) == 2
+    assert world.ask("BTC/USDC", "1m", "2024-01-01", "2024-01-02", warns="beyond").requests == []
+
+
+@pytest.mark.parametrize(
+    ("market_type", "symbol", "start", "end"),
+    [
+        pytest.param("spot", "BAT/USDT", "2025-06-01", None, id="silences"),
+        pytest.param("swap", "LUNA/USDC:USDC", "2022-05-01", "2022-06-01", id="delisted"),
+        pytest.param("swap", "LUNA/USDC:USDC", "2022-05-01", "2025-06-15", id="delisted-long-ago"),
+    ],
+)
+def test_its_reach_is_counted_in_candles(
+    serve: Serve, market_type: str, symbol: str, start: str, end: str | None
+) -> None:
+    """Where minutes lack their candle the newest of them reach further back, and come as well."""
+    world = serve("hyperliquid")
+
+    asked = world.ask(symbol, "1m", start, end, market_type=market_type, warns="reaches back to")
+
+    forming = MARKET.bars(DOLLARS.get(symbol, symbol), MINUTES, Interval(NOON - MINUTE, NOON), NOON)
+    held = served(symbol, "1m", "2022-01-01", NOON)
+    first = int(held.open_time[-(DEPTH - len(forming.open_time))])
+    assert first < reach("1m", DEPTH, NOON)
+    assert same(asked[symbol], served(symbol, "1m", first, end or NOON))
+    beyond, market = spans_of(world, symbol, "1m", market_type)[:2]
+    assert beyond == (ms(start), first, Served.BEYOND_DEPTH)
+    assert market[0] == first
+    again = world.ask(symbol, "1m", start, end, market_type=market_type, warns="reaches back to")
+    assert again.requests == []
+    assert same(again[symbol], asked[symbol])
 
 
 def test_what_sinks_below_its_reach_during_a_fetch_is_no_gap(serve: Serve) -> None:

@@ -52,6 +52,9 @@ class Capability:
     """Whether ccxt hands on contracts where it says base units: times the contract size, then."""
     depth: int | None = None
     """How many of the newest candles the API serves at all; None: back to the listing."""
+    depth_by_clock: bool = False
+    """Whether `depth` counts times, and what is older is refused; else it counts candles, which
+    reach further back where times lack theirs: of a market that has ended, to before its end."""
     lacking: tuple[str, ...] = ()
     """Timeframes that ccxt's class names though this market type has none of them."""
     other_grid: tuple[str, ...] = ()
@@ -97,7 +100,8 @@ class Capability:
 
     def weight(self, limit: int) -> int:
         """Return the cost of a page of `limit` candles in the exchange's units."""
-        return next(weight for most, weight in self.weights if limit <= most)
+        served = min(limit, self.page_size)
+        return next(weight for most, weight in self.weights if served <= most)
 
 
 GENERIC = Capability(certified=False, page_size=200, from_start=False, other_grid=("1w",))
@@ -242,6 +246,7 @@ _GATE = Capability(
     from_start=False,
     asked_early=False,
     depth=9_980,
+    depth_by_clock=True,
     other_grid=("1w",),
     archive="https://download.gatedata.org (files of a month: spot/candlesticks_1m and others)",
     limits=(Limit(200, 10.0),),

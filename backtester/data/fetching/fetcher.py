@@ -33,6 +33,7 @@ from backtester.data.fetching.paging import (
     Finding,
     Reader,
     find_inception,
+    find_oldest,
     read_if_listed,
     read_window,
     search_inception,
@@ -84,7 +85,11 @@ class SeriesJob:
     first_page: PageFetched | None = None
     """Its first page, if that was read before all else."""
     sunk: list[Interval] = field(default_factory=list)
-    """Older than the API reaches; archives may have it."""
+    """Older than the API is sure to reach; archives may have it."""
+    reach: int | None = None
+    """The oldest candle that the API was seen to reach back to, UTC epoch milliseconds."""
+    shown: int = 0
+    """How many candles have come."""
     error: DataError | None = None
 
     @property
@@ -151,6 +156,7 @@ class Fetcher:
         pages = self._pages([(job, job.intervals) for job in jobs])
         if self._archives is None:
             await _in_parallel(pages, self._at_once)
+            await _in_parallel((self._reach_back(job) for job in jobs if job.sunk), self._at_once)
             return
         left: dict[str, list[Interval]] = {}
         async with _beside(pages, self._at_once):
@@ -208,11 +214,48 @@ class Fetcher:
         dropped = [part for one in job.intervals if (part := one.intersection(before))]
         if dropped and served is Served.NOT_LISTED:
             dropped = [before]  # proven for all that lies before, whatever was asked
-        if served is Served.BEYOND_DEPTH and self._archives is not None and self._archives.deep:
+        if served is Served.BEYOND_DEPTH and self._may_have_older():
             job.sunk = dropped
         else:
             self._learn(job, Candles.empty(), [Finding(part, served) for part in dropped])
         job.intervals = [rest for one in job.intervals for rest in one.subtract([before])]
+
+    def _may_have_older(self) -> bool:
+        """Tell whether candles may be had from before those that the API is sure to have."""
+        deep = self._archives is not None and self._archives.deep
+        return deep or not self._exchange.capability.depth_by_clock
+
+    async def _reach_back(self, job: SeriesJob) -> None:
+        """Read what the newest candles reach back to where times among them lack theirs.
+
+        The API holds so many candles, not so many times. One request tells where they begin;
+        where all of them have come already, none is needed.
+        """
+        if job.error is not None or self._holds_no_more(job):
+            self._sink(job, job.sunk)
+            return
+        reach = Interval(job.sunk[0].start, job.sunk[-1].end)
+        try:
+            oldest = await self._drive(job, lambda: find_oldest(reach, self._page_size, job.reader))
+        except DataError as error:
+            self._fail(job, error)
+            return
+        job.reach = oldest
+        held = [] if oldest is None else [Interval(oldest, reach.end)]
+        for part in job.sunk:
+            for rest in part.subtract(held):
+                self._sink(job, [rest])
+            for kept in held:
+                if within := part.intersection(kept):
+                    await self._read(job, Page(job.symbol, within))
+
+    def _holds_no_more(self, job: SeriesJob) -> bool:
+        """Tell whether every time that the API is sure to reach back to has shown its candle."""
+        if not job.intervals:
+            return False
+        sure = Interval(job.sunk[-1].end, job.intervals[-1].end)
+        newest = self._timeframe.next(sure.end) >= self._timeframe.floor(job.reader.now_ms)
+        return newest and job.shown >= self._timeframe.steps(sure)
 
     def _sink(self, job: SeriesJob, parts: list[Interval]) -> None:
         """Note what neither the API nor archives have, unless the fetch has failed."""
@@ -311,6 +354,8 @@ class Fetcher:
         oldest = reachable_from(self._timeframe, now_ms, depth)
         if len(candles):
             oldest = min(oldest, int(candles.open_time[0]))
+        if job.reach is not None:
+            oldest = min(oldest, job.reach)
         if oldest <= 0:  # 5,000 months reach further back than anything
             return findings
         sunk, told = Interval(0, oldest), []
@@ -326,6 +371,7 @@ class Fetcher:
         for finding in findings:
             found = candles.within(finding.interval)
             answer = Answer(job.symbol, finding.interval, found, finding.served, asked_ms)
+            job.shown += len(found)
             if not len(found):
                 job.silences.append(finding.interval)
             if self._retain:

@@ -41,6 +41,7 @@ __all__ = [
     "Finding",
     "Reader",
     "find_inception",
+    "find_oldest",
     "read_if_listed",
     "read_window",
     "search_inception",
@@ -235,6 +236,28 @@ def _first_before(
             return shown
         shown = int(earlier.open_time[0])
     raise BadResponseError(f"the exchange's answers before {format_ms(shown)} do not settle")
+
+
+def find_oldest(
+    interval: Interval, page_size: int, reader: Reader
+) -> Generator[Ask, Candles, int | None]:
+    """Find the oldest candle of what an API of limited depth still holds of an interval.
+
+    It holds few enough for one answer, whatever the interval's length.
+
+    Returns
+    -------
+    int or None
+        Its open time, UTC epoch milliseconds; None when two answers were empty.
+    """
+    start = max(interval.start, reader.timeframe.floor(FIRST_MARKET_MS))
+    if start >= interval.end:
+        return None
+    for _ in range(_PROOFS):
+        held = yield Ask(start, interval.end, page_size)
+        if len(held):
+            return int(held.open_time[0])
+    return None
 
 
 def read_window(window: Interval, reader: Reader) -> Asking:

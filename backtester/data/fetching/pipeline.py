@@ -438,9 +438,12 @@ class Task:
         from backtester.data.fetching.capabilities import capability_of
 
         archive = capability_of(key.exchange, key.market_type).archive
+        reach = f"reaches back to {format_ms(max(cut))} only"
+        if (asked := self.result.interval) is not None and max(cut) >= asked.end:
+            reach = f"does not reach back to {asked}"
         _warn(
-            f"{name}: {key.exchange}'s API reaches back to {format_ms(max(cut))} only for "
-            f"{key.timeframe} candles" + (f"; older ones: {archive}" if archive else "")
+            f"{name}: {key.exchange}'s API {reach} for {key.timeframe} candles"
+            + (f"; older ones: {archive}" if archive else "")
         )
 
 

@@ -168,10 +168,7 @@ class Hyperliquid:
 
     def _bars(self, listing: Listing, timeframe: Timeframe, window: Interval, now_ms: int) -> Bars:
         """Return those of the newest candles that open in the window, both bounds counting."""
-        shown = Interval(max(window.start, timeframe.next(now_ms, 1 - _REACH)), now_ms + 1)
-        if shown.start >= window.end:
-            shown = Interval(now_ms, now_ms + 1)
-        bars = newest(self._market, listing, timeframe, shown, _REACH, now_ms)
+        bars = newest(self._market, listing, timeframe, Interval(0, now_ms + 1), _REACH, now_ms)
         first, last = bars.open_time.searchsorted((window.start, window.end))
         return bars[int(first) : int(last)]
 
