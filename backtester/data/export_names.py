@@ -1,4 +1,4 @@
-"""How the folders of exported files are named after symbols, there and back. Pure."""
+"""Map symbols to the folder names of exported files, and back. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data directory with everything that lives in it."""
+"""A data directory and everything in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look after what is stored: find what cannot be trusted, and fetch that again."""
+"""Maintain stored data: find what cannot be trusted, and fetch it again."""
 
 from __future__ import annotations
 

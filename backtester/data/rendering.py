@@ -1,6 +1,6 @@
-"""How the commands look: tables on stdout, progress and logs on stderr.
+"""The output of the commands: tables on stdout, progress and logs on stderr.
 
-Colour and emoji only where the terminal can show them.
+Colour and emoji only if the terminal can show them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def set_up_logging(*, verbose: bool, quiet: bool) -> None:
 
 
 def print_anything() -> None:
-    """Let stdout show what its encoding lacks as an escape, as stderr does, and not fail."""
+    """Let stdout escape characters that its encoding lacks, as stderr does, and not fail."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
@@ -66,12 +66,12 @@ def error_object(kind: str, message: str) -> dict[str, Any]:
 
 
 def error(message: str) -> None:
-    """Say on stderr what went wrong."""
+    """Print an error to stderr."""
     sys.stderr.write(f"{_mark(logging.ERROR)} {message}\n")
 
 
 def print_account(account: Mapping[str, Any]) -> None:
-    """Print what a fetch brought, a line per symbol."""
+    """Print the result of a fetch, one line per symbol."""
     from rich.table import Table
 
     console = _console(sys.stdout)
@@ -97,7 +97,7 @@ def print_account(account: Mapping[str, Any]) -> None:
 
 
 def print_total(account: Mapping[str, Any]) -> None:
-    """Print what a fetch brought, in one line."""
+    """Print the result of a fetch in one line."""
     total = sum(one["candles"] for one in account["symbols"].values())
     count = account["requests"]
     source = "all from the store, 0 requests" if count == 0 else counted(count, "request")
@@ -118,7 +118,7 @@ def print_total(account: Mapping[str, Any]) -> None:
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Print what is stored, a line per file."""
+    """Print what is stored, one line per file."""
     from rich.table import Table
 
     console = _console(sys.stdout)
@@ -174,7 +174,7 @@ def print_exchanges(found: Mapping[str, Any]) -> None:
 
 
 def print_import(account: Mapping[str, Any]) -> None:
-    """Print what an import took, a line per series, and why rows were left out."""
+    """Print the result of an import, one line per series, and why rows were left out."""
     from rich.table import Table
 
     console = _console(sys.stdout)
@@ -207,7 +207,7 @@ def print_import(account: Mapping[str, Any]) -> None:
 
 
 def print_import_briefly(account: Mapping[str, Any]) -> None:
-    """Print how much an import took, in one line, after what it could not take."""
+    """Print the failures of an import, and its result in one line."""
     console = _console(sys.stdout)
     for where, failure in account["failures"].items():
         console.print(f"not imported: {where}: {failure['message']}", soft_wrap=True)
@@ -236,7 +236,7 @@ def print_files(account: Mapping[str, Any]) -> None:
 
 
 def print_verification(account: Mapping[str, Any]) -> None:
-    """Print what is wrong with what is stored, a line per problem, and what was done about it."""
+    """Print the problems of stored data, one line each, and what was done about them."""
     console = _console(sys.stdout)
     for one in account["problems"]:
         span = (
@@ -263,7 +263,7 @@ def print_verification(account: Mapping[str, Any]) -> None:
 
 
 def print_history(account: Mapping[str, Any]) -> None:
-    """Print which candles were changed, a line per value that changed."""
+    """Print the candles that were changed, one line per changed value."""
     from rich.table import Table
 
     from backtester.data.candles import COLUMNS
@@ -381,7 +381,7 @@ def _console(stream: Any) -> Console:
         # Piped output is read by programs: never wrapped to a terminal's width.
         width=None if stream.isatty() else 200,
         highlight=False,
-        # What is printed are names and messages of others: their brackets are no styles.
+        # Names and messages may contain brackets, which are not markup.
         markup=False,
         emoji=False,
     )

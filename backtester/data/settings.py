@@ -1,4 +1,4 @@
-"""Where things are kept, read from arguments and the environment at the moment of use."""
+"""Where things are kept; arguments and the environment are read at the time of use."""
 
 from __future__ import annotations
 

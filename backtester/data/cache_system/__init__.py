@@ -1,4 +1,4 @@
-"""Small things known about exchanges, and where they come from.
+"""Cached facts about exchanges, and how they are fetched.
 
 `cache_manager` and `data_fetcher` are ready-made objects. The first hides the
 module of its name: import the class with ``from ….cache_manager import CacheManager``.

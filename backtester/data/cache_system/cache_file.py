@@ -1,4 +1,4 @@
-"""One SQLite file of things that can be asked again, shared by threads and processes.
+"""One SQLite file of cached facts about exchanges, shared by threads and processes.
 
 Nothing in it is worth an error: a damaged file is set aside and begun anew, and
 where none can be written the cache goes on in memory. Both are said once, as a

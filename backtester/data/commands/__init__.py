@@ -1,1 +1,1 @@
-"""The commands of `vbt-data` that have a module of their own; `cli` puts them together."""
+"""The commands of `vbt-data` that outgrew `cli`, which puts all of them together."""

@@ -1,4 +1,4 @@
-"""How the program starts and ends, whatever its streams are and whoever reads them."""
+"""Run a command to its exit code, also if its streams are closed or broken."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["run"]
 
 _EXIT_FAILED = 1
 _EXIT_INTERRUPTED = 130
-_EXIT_UNREAD = 141  # what the shell says of a program that nobody listens to any more
+_EXIT_UNREAD = 141  # as the shell reports a program killed by SIGPIPE
 
 
 def run(application: typer.Typer) -> None:
     """Run a command to its exit.
 
-    With ``--json`` stdout gets an object in every case: errors of usage and Ctrl-C included.
+    With ``--json``, stdout always gets one object, also after wrong usage and Ctrl-C.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us
@@ -47,7 +47,7 @@ def _run(application: typer.Typer, *, as_json: bool) -> int:
     command = typer.main.get_command(application)
     name = application.info.name or Path(sys.argv[0]).name
     try:
-        # Not `main()`: that would end the program in ways of its own.
+        # Not `main()`, which would exit by itself.
         with command.make_context(str(name), sys.argv[1:]) as context:
             command.invoke(context)
     except typer.Exit as ended:
@@ -58,7 +58,7 @@ def _run(application: typer.Typer, *, as_json: bool) -> int:
             typer.echo(json.dumps({"interrupted": True}))
         return _EXIT_INTERRUPTED
     except Exception as error:
-        # What the parser raises knows how to show itself, and its classes are not public.
+        # The parser's errors can print themselves, but their classes are not public.
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or not isinstance(code, int):
             raise
@@ -72,7 +72,7 @@ def _run(application: typer.Typer, *, as_json: bool) -> int:
 
 
 def _silence(stream: IO[Any]) -> None:
-    """Let what is still buffered go nowhere: Python would fail on it once more at its end."""
+    """Discard what is still buffered: flushing it at exit would fail again."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):  # not a real file

@@ -114,7 +114,7 @@ class Output:
             self.usage("--verbose and --quiet exclude each other")
         rendering.set_up_logging(verbose=self.verbose, quiet=self.quiet)
         with warnings.catch_warnings():
-            # The same sentences are logged, and logs are what a command shows.
+            # Warnings are logged as well, and a command shows its log.
             warnings.simplefilter("ignore", FetchWarning)
             try:
                 yield

@@ -1,1 +1,1 @@
-"""Asking exchanges: planning, paging, the budget, the pipeline."""
+"""Fetching from exchanges: planning, paging, rate limits, the pipeline."""

@@ -1,4 +1,4 @@
-"""Read decimal numbers out of text, thousands at a time, without making an object of any.
+"""Parse decimal numbers from text, thousands at a time, without an object for each.
 
 Pure. The numbers have the bits that `float` gives: a decimal of at most 15
 digits is an integer divided by a power of ten, both of which a float holds

@@ -1,4 +1,4 @@
-"""Candles made of stored ones of shorter timeframes, where a question prefers that to fetching.
+"""Candles built from stored shorter ones, for requests that prefer that to fetching.
 
 What is made is handed out and never stored: a volume summed here may differ from the
 exchange's own in its last digits, and what is stored is the exchange's word.

@@ -1,4 +1,4 @@
-"""Store answers while the next are being fetched, many to a write."""
+"""Store answers while the next ones are fetched, many in one write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weeks and months of exchanges that have none, or open theirs on other days: made of days.
+"""Weeks and months built from days, where an exchange lacks them or begins them on other days.
 
 Pure: decides which days to ask for, and what they tell. Unlike what is made at a
 caller's wish (`deriving`), such candles are stored: there are no others that a

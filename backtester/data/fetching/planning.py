@@ -1,4 +1,4 @@
-"""Decide what to ask: from what is wanted and what is covered to pages.
+"""Decide what to ask for: turn the wanted and the covered intervals into pages.
 
 Pure: the clock, the coverage and the page size are arguments.
 """

@@ -1,4 +1,4 @@
-"""Read a page of candle rows all at once, as ccxt reads one of them.
+"""Read a page of candle rows by columns, with the result that ccxt has row by row.
 
 Pure. Its `parse_ohlcvs` takes some 3 ms for a thousand rows, a function call per
 cell. Which cell of a row becomes which number it alone knows, so it is shown a

@@ -1,4 +1,4 @@
-"""Understand symbols as people write them.
+"""Resolve symbols as people write them.
 
 Pure. ccxt's unified symbols are the only names inside (``BTC/USDT``,
 ``BTC/USDT:USDT``); the exchange's own id (``BTCUSDT``) and, for contracts,

@@ -1,4 +1,4 @@
-"""Find the columns of candles by their many names, and read times of every kind. Pure."""
+"""Find the candle columns by their many names, and parse times of every kind. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every format is decoded to, and what a name or a file says about its candles. Pure."""
+"""The common result of all decoders, and what a name or a file says about its candles. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide what of a file's candles is news, beside what is stored. Pure.
+"""Decide which candles of a file are new, compared with what is stored. Pure.
 
 An exchange's word counts more than a file's: a stored candle that the exchange answered
 stays, and a candle that it has confirmed not to exist is not taken. Candles that were

@@ -1,4 +1,4 @@
-"""Decode pickles by the inert machine: VectorBT PRO's, open-source VectorBT's, and our own.
+"""Decode pickles with the inert interpreter: VectorBT PRO's, open-source VectorBT's, and our own.
 
 The bytes are never unpickled. Compressed by Blosc2 or plain, what the file is shows in what
 comes out of the machine.

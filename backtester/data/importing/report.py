@@ -1,4 +1,4 @@
-"""What an import tells: of every series what was taken, what was not, and why."""
+"""The report of an import: what was taken from each series, what was not, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server was asked: a log that tests and users may read while it grows."""
+"""The log of a server's requests; tests and users may read it while it grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a market must offer to be served: the seam between truth and transport.
+"""What a market must provide to be served: the interface between truth and transport.
 
 A `MarketSource` knows every candle for all time; what an exchange would show
 of them at one moment is asked for with that moment as an argument. The two

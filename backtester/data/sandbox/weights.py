@@ -1,4 +1,4 @@
-"""The exchange's patience: request weight per minute, refusals, bans."""
+"""The exchange's rate limits: request weight per window, refusals, bans."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Keeping candles: stores and what reads and writes their files."""
+"""Candle stores, and the code that reads and writes their files."""

@@ -1,4 +1,4 @@
-"""Read, where one of our datasets is expected, a file that another program wrote.
+"""Read a file of another program where one of our datasets is expected.
 
 That is a Data object somebody saved under a dataset's name, or a file of
 VectorBT PRO. Its candles count as present and nothing as absent; its last

@@ -1,4 +1,4 @@
-"""The store in dictionaries: the executable definition of the protocol, and for tests."""
+"""A store in dictionaries: the executable definition of the protocol, also for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of stored series, beyond that their bytes are sound. Pure."""
+"""The rules that stored series must obey, besides having intact bytes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place that knows VectorBT: candles to Data objects and back.
+"""The only package that knows VectorBT: candles to Data objects and back.
 
 `build` makes a Data object of candle tables, `tables_of` makes candle tables of any
 Data object and `metadata_of` gives what is noted on it, `rebuild` restores a saved

@@ -51,7 +51,7 @@ _KNOWN = (
 
 def ask(symbols: Any, **kwargs: Any) -> Any:
     """Put a question to the pipeline; the one place where this package's VectorBT side does."""
-    # Imported here: the front door imports this package to build its answer.
+    # Imported here, since `data_fetcher` imports this package to build its result.
     from backtester.data.fetching import data_fetcher
 
     return data_fetcher.fetch_data(symbols, **kwargs)

@@ -1,4 +1,4 @@
-"""Open-source VectorBT's `Data` with the verbs that VectorBT users know.
+"""Open-source VectorBT's `Data` with the methods that VectorBT users know.
 
 Everything of the base class keeps working, for users' own subclasses too: a class that
 brings its own `download_symbol` or `update_symbol` is downloaded and updated by it, any
@@ -624,7 +624,7 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         key = position, level_name
         if key not in self._across_symbols:
             self._across_symbols[key] = self._put_together(position, level_name)
-        # A copy is made when somebody writes: its memory is nobody else's but the cache's.
+        # Copied on write: the cache keeps the original.
         return self._across_symbols[key].copy(deep=False)
 
     def _put_together(self, position: int, level_name: str) -> pd.DataFrame:

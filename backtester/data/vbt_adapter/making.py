@@ -1,4 +1,4 @@
-"""Frames by symbol made fit for one Data object: in one zone, on one index.
+"""Prepare frames by symbol for one Data object: in one time zone, on one index.
 
 As VectorBT does it, once per distinct index instead of once per symbol, and leaving the
 caller's frames as they are (VectorBT sets `freq` on their indexes).

@@ -1,4 +1,4 @@
-"""The languages of exchanges: one module each, all spoken by one server.
+"""The APIs of exchanges, called dialects: one module each, all spoken by one server.
 
 A dialect knows an exchange's routes, parameters, payloads, weights and errors,
 and nothing of sockets, threads or faults; it turns a `Call` into a `Reply`. The

@@ -1,4 +1,4 @@
-"""What several dialects say in the same words. No dialect itself."""
+"""What several dialects share; not a dialect itself."""
 
 from __future__ import annotations
 
