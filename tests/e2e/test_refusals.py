@@ -74,14 +74,15 @@ def test_a_limit_lower_than_believed_costs_one_call_a_window(world: World) -> No
     assert set(later) == {1}
 
 
+@pytest.mark.parametrize("others", [160, 200], ids=["much", "all"])
 def test_what_others_use_of_the_same_address_is_known_before_it_costs_a_call(
-    world: World,
+    world: World, others: int
 ) -> None:
     """The exchange's count, which another program has run up, is heeded from its first answer."""
     world.server._weights = WeightBook(window_s=2.0, refusals_before_ban=1000)
     world.server._dialects[0]._limits["spot"] = 200
     query = "symbol=BTCUSDT&interval=1m&limit=1000"
-    for _ in range(80):  # 160 of 200
+    for _ in range(others // 2):
         urlopen(f"{world.server.url}/api/v3/klines?{query}").close()
     fetch_at_once(world, believed=200, window_s=2.0)
     assert sum(refused(world)) <= len(SYMBOLS), "one call a process at most"
