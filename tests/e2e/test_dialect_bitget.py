@@ -8,9 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from backtester.data.cache_system.metadata_fetcher import MetadataFetcher
-from backtester.data.errors import (
-    UnknownSymbolError,
-)
+from backtester.data.errors import UnknownSymbolError, UnknownTimeframeError
 from backtester.data.model import Served
 from backtester.data.sandbox.dialects import Call, Reply, bitget
 from tests.e2e.dialects_support import Serve, serve, spans_of
@@ -39,6 +37,7 @@ CASES = [
     pytest.param("spot", "1h", "ONDO/USDT", "2024-10-01", None, id="before-listing"),
     pytest.param("spot", "1h", "BTC/USDT", "2017-08-01", "2017-12-31T23:17", id="first-hours"),
     pytest.param("spot", "1d", "BTC/USDT", "2009-01-01", None, id="days"),
+    pytest.param("spot", "3d", "ONDO/USDT", "2013-01-01", None, id="three-days"),
     pytest.param("spot", "1w", "BTC/USDT", "2016-01-01", None, id="weeks"),
     pytest.param("spot", "1M", "ETH/USDT", "2015-01-15", None, id="months"),
     pytest.param("swap", "1m", SWAP, "2025-06-14T00:00:30", None, id="swap-minutes"),
@@ -75,6 +74,18 @@ def test_equals_the_truth(
     again = world.ask(symbol, timeframe, start, end, market_type=market_type)
     assert again.requests == []
     assert same(again[symbol], expected)
+
+
+def test_two_hours_are_candles_of_contracts_only(serve: Serve) -> None:
+    """Spot has no 2h candles, though ccxt names them: that is said before any is asked for."""
+    world = serve("bitget")
+
+    with pytest.raises(UnknownTimeframeError, match="no 2h candles"):
+        world.ask("BTC/USDT", "2h", "2025-06-01")
+
+    assert candle_requests(world) == 0
+    asked = world.ask(SWAP, "2h", "2025-06-01", market_type="swap")
+    assert same(asked[SWAP], truth(SWAP, "2h", "2025-06-01", NOON))
 
 
 @pytest.mark.parametrize("timeframe", ["1m", "1h", "1d"])

@@ -60,6 +60,16 @@ def test_short_windows_reach_back_all_the_way() -> None:
     assert exchange.drive(search_inception(LADDER, 90, exchange.reader())) == FIRST
 
 
+def test_a_candle_that_opens_before_the_week_it_ends_in_is_found() -> None:
+    """Three days are not a part of one week: the first of them may open on the Sunday before."""
+    tuesday = 1_597_104_000_000  # 2020-08-11
+    times = [tuesday + i * 60_000 for i in range(3000)]
+    exchange = ModelExchange(LADDER[-1], times, times[-1] + DAY, from_start=False)
+    ladder = [Timeframe.parse("1w"), Timeframe.parse("3d")]
+
+    assert exchange.drive(search_inception(ladder, 200, exchange.reader())) == tuesday - 2 * DAY
+
+
 @pytest.mark.parametrize("steps", [1, 2, 7, 10])
 def test_two_false_silences_lose_nothing(steps: int) -> None:
     """Empty answers twice in a row where there are candles are caught by what straddles them."""

@@ -274,12 +274,17 @@ _BITGET = Capability(
     asked_until=True,
     bounds=("startTime", "endTime"),
     history=(1000, ("useHistoryEndpoint", True)),
+    lacking=("2h",),
     limits=(Limit(20, 1.0),),
     market_types=("spot",),
 )
 # The same of contracts, whose windows are of 90 days at most, of which one is for the margins.
 _BITGET_CONTRACTS = replace(
-    _BITGET, extra_columns=(), longest_window_ms=89 * 86_400_000, market_types=("swap",)
+    _BITGET,
+    extra_columns=(),
+    longest_window_ms=89 * 86_400_000,
+    lacking=(),
+    market_types=("swap",),
 )
 
 # www.mexc.com/api-docs/spot-v3: 500 weight of an endpoint in 10 s. A page has 500 candles, whatever

@@ -192,8 +192,8 @@ def search_inception(
             return _UNDECIDED
         if shown:
             doubted = likely > floor  # nothing before it has been asked for yet
-            first = yield from _first_before(rung, floor, page_size, shown, doubted=doubted)
-            found = max(first, found or 0)
+            # Three days may open before the week that told where to look for them.
+            found = yield from _first_before(rung, floor, page_size, shown, doubted=doubted)
     reader.inception = found
     return found
 

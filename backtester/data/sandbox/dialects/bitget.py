@@ -37,6 +37,7 @@ _UTC: Final = {
     "6Hutc": Timeframe(6, "h"),
     "12Hutc": Timeframe(12, "h"),
     "1Dutc": Timeframe(1, "d"),
+    "3Dutc": Timeframe(3, "d"),
     "1Wutc": Timeframe(1, "w"),
     "1Mutc": Timeframe(1, "M"),
 }
