@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from backtester.data.settings import venue
 from tests.support.world import HOUR, World, ms, same, truth
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -32,3 +35,13 @@ def test_names_of_one_symbol_keep_their_own_way_through_a_refresh(world: World) 
     assert list(asked.result.series) == ["BTCUSDT", "ETH/USDT"]
     for name, symbol in (("BTCUSDT", "BTC/USDT"), ("ETH/USDT", "ETH/USDT")):
         assert same(asked[name], truth(symbol, "1h", "2025-06-10", world.clock(), world.clock()))
+
+
+@pytest.mark.parametrize("how", [{"only_newer": True}, {"use_cache": False}])
+def test_what_is_new_is_told_by_the_clock_as_it_stands(world: World, how: dict[str, bool]) -> None:
+    """An earlier reading of a clock that has been put forward since hides no candle."""
+    world.ask("BTC/USDT", "1h", "2025-06-10", "2025-06-12")
+    behind = -3 * HOUR
+    world.home.cache.save_clock_offset(venue(world.exchange, world.config), behind)
+    asked = world.ask("BTC/USDT", "1h", "2025-06-10", **how)
+    assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", world.clock()))

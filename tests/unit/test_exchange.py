@@ -279,6 +279,15 @@ def test_what_ccxt_makes_of_a_fault_becomes_our_error(
         assert caught.value.retry_after_s == pytest.approx(7.0)
 
 
+@pytest.mark.parametrize("fault", [Fault.HTML, Fault.EMPTY_BODY])
+def test_an_unreadable_list_of_markets_is_no_final_answer(world: World, fault: Fault) -> None:
+    """Crypto.com's class looks for an error code in whatever comes, and finds one in HTML."""
+    world.faults.add(fault, match="klines")
+    config = {"urls": {"api": {"v1": f"{world.server.url}/api/v3/klines?path="}}}
+    with pytest.raises(BadResponseError):
+        with_exchange(lambda exchange: exchange.load_markets(), "cryptocom", "spot", config)
+
+
 def test_a_server_that_is_not_there_is_unavailable(world: World) -> None:
     """A refused connection is worth another try."""
     config = {"sandboxUrl": "http://127.0.0.1:9", "timeout": 1000}

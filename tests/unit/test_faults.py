@@ -186,6 +186,14 @@ def test_an_exchange_that_says_come_again_is_asked_again(name: str, words: str) 
     assert type(translate(theirs.BadSymbol(words), HttpAnswer(200, {}), "x")) is UnknownSymbolError
 
 
+def test_what_cannot_be_read_is_no_final_answer() -> None:
+    """Some of ccxt's classes look for an error code in HTML, too; a code that is there counts."""
+    said = theirs.ExchangeError("cryptocom <!DOCTYPE html>")
+    assert type(translate(said, HttpAnswer(200, unreadable=True), "x")) is BadResponseError
+    assert type(translate(said, HttpAnswer(200), "x")) is NotServedError
+    assert type(translate(said, HttpAnswer(404, unreadable=True), "x")) is NotServedError
+
+
 def test_krakens_lockout_is_a_ban_of_a_quarter_of_an_hour() -> None:
     """It comes with status 200 and as the class of a mere pause."""
     error = translate(

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -491,7 +492,7 @@ class _Shared:
         request_headers: Any,
         request_body: Any,
     ) -> Any:
-        _answer.set(HttpAnswer(code, dict(response_headers)))
+        _answer.set(HttpAnswer(code, dict(response_headers), unreadable=True))
         return super().on_rest_response(  # type: ignore[misc]  # ccxt's, one class up
             code,
             reason,
@@ -512,11 +513,13 @@ class _Shared:
         return [*row, *("nan" if one is None else one for one in told)]
 
     def on_json_response(self, response_body: str) -> Any:
+        page = None
         if self.exchange.capability.raw_method is not None:
             page = KlinesPage.of(response_body)
-            if page is not None:
-                return page
-        return super().on_json_response(response_body)  # type: ignore[misc]  # ccxt's
+        if page is None:
+            page = super().on_json_response(response_body)  # type: ignore[misc]  # ccxt's
+        _answer.set(replace(_answer.get(), unreadable=False))
+        return page
 
     def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *words: Any, **more: Any) -> Any:
         # Certified classes hand on what comes of this as it is, and `check` puts it in order.

@@ -48,6 +48,8 @@ class HttpAnswer:
 
     status: int | None = None
     headers: Mapping[str, str] | None = None
+    unreadable: bool = False
+    """Whether its body is no JSON: an HTML page, cut off, or empty."""
 
 
 _DENIED = {401, 403, 407, 451, 511}
@@ -140,6 +142,8 @@ def _class_for(error: BaseException, answer: HttpAnswer) -> type[DataError]:
         return NotServedError
     if answer.status is not None and answer.status >= 500:
         return ExchangeUnavailableError
+    if answer.unreadable and ancestry[0] in _COARSE:
+        return BadResponseError  # some of ccxt's classes see an error code in all they cannot read
     for name in ancestry:
         if name in _BY_CLASS:
             passes = ancestry[0] in _COARSE and _COME_AGAIN.search(str(error))
