@@ -7,11 +7,11 @@ complete SQLite file counts, and the next writer sets the pickle aside.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from backtester.data.candles import Answer, Series
 from backtester.data.errors import CorruptDatasetError, OptionError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["GrowingStore", "Storage"]
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MOST_PICKLE_BYTES = 16 << 20
 """Above this size, about 700,000 candles, a dataset is converted. At this size a new candle costs
@@ -91,12 +93,9 @@ class GrowingStore:
         within: Interval | None = None,
         salvage: bool = False,
     ) -> Dataset:
-        while True:
-            store = self._form(key)
-            found = self._store_of(key).read(key, symbols, within=within, salvage=salvage)
-            if store is self._form(key):
-                return found
-            # It was moved meanwhile.
+        return self._reading(
+            key, lambda store: store.read(key, symbols, within=within, salvage=salvage)
+        )
 
     def read_column(
         self,
@@ -106,20 +105,14 @@ class GrowingStore:
         *,
         within: Interval | None = None,
     ) -> Mapping[str, Column]:
-        while True:
-            store = self._form(key)
-            found = self._store_of(key).read_column(key, column, symbols, within=within)
-            if store is self._form(key):
-                return found
+        return self._reading(
+            key, lambda store: store.read_column(key, column, symbols, within=within)
+        )
 
     def held(
         self, key: DatasetKey, symbols: Sequence[str] | None = None, *, salvage: bool = False
     ) -> Mapping[str, SymbolSummary]:
-        while True:
-            store = self._form(key)
-            found = self._store_of(key).held(key, symbols, salvage=salvage)
-            if store is self._form(key):
-                return found
+        return self._reading(key, lambda store: store.held(key, symbols, salvage=salvage))
 
     def commit(self, key: DatasetKey, answers: Sequence[Answer]) -> None:
         if answers:
@@ -184,6 +177,14 @@ class GrowingStore:
             return self.path(key)
 
     # ------------------------------------------------------------------ forms
+
+    def _reading(self, key: DatasetKey, work: Callable[[PickleStore | SqliteStore], T]) -> T:
+        """Read from the store of a dataset, and again if it was converted meanwhile."""
+        while True:
+            form = self._form(key)
+            found = work(self._store_of(key))
+            if form is self._form(key):
+                return found
 
     def _form(self, key: DatasetKey) -> Storage:
         if self._sqlite.path(key).exists():
