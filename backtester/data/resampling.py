@@ -51,7 +51,7 @@ def divides(source: Timeframe, target: Timeframe) -> bool:
     """
     # Every boundary of the target on the source's grid; 60 cover leap years and months.
     opens = np.array([target.open_time(index) for index in range(60)])
-    return bool(source.on_grid(opens).all()) and target.typical_ms >= source.typical_ms
+    return bool(source.on_grid(opens).all())
 
 
 def check_divides(source: Timeframe, target: Timeframe) -> None:

@@ -155,6 +155,7 @@ def test_a_move_that_is_cut_off(
             store.move(KEY, to)
     forget()
     assert contents(store.read(KEY)) == before
+    assert [one.key for one in store.summary()] == [KEY]
     more = answer("XRP/USDT", 0, 3)
     store.commit(KEY, [more])
     forget()
@@ -187,6 +188,36 @@ def test_deleting_takes_both_forms(store: GrowingStore, monkeypatch: pytest.Monk
     store.delete(KEY)
     assert names(store.folder) == []
     assert store.keys() == []
+
+
+def test_deleting_takes_what_moves_kept(store: GrowingStore) -> None:
+    """The copies of earlier forms hold the same candles, and go with them."""
+    for form in (Storage.SQLITE, Storage.PICKLE, Storage.SQLITE):
+        store.move(KEY, form)
+    store.delete(KEY)
+    assert names(store.folder) == []
+
+
+@pytest.mark.parametrize("to", [Storage.SQLITE, Storage.PICKLE])
+def test_a_dataset_moved_while_it_is_read(
+    store: GrowingStore, to: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that looks where the dataset no longer is looks again."""
+    if to is Storage.PICKLE:
+        store.move(KEY, Storage.SQLITE)
+    expected = contents(store.read(KEY))
+    forget()
+    source = store._store_of(KEY)
+    read = source.read
+
+    def moved_first(*arguments: Any, **options: Any) -> Dataset:
+        monkeypatch.undo()
+        GrowingStore(store.folder).move(KEY, to)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(source, "read", moved_first)
+    assert contents(store.read(KEY)) == expected
+    assert store.path(KEY).name == (SQLITE if to is Storage.SQLITE else PICKLE)
 
 
 def test_an_unknown_form_is_refused() -> None:

@@ -120,6 +120,16 @@ def test_a_day_beyond_the_apis_depth_is_not_made_up() -> None:
     assert result.coverage.missing(Interval(START, START + DAY)) == [Interval(START, START + DAY)]
 
 
+def test_joined_answers_are_as_old_as_the_oldest() -> None:
+    """A group across two answers was not known before both came, nor is it fresher than either."""
+    spans = (Span(START, START + 2 * HOUR, Served.NOT_LISTED, 9), Span(
+        START + 2 * HOUR, START + 4 * HOUR, Served.MARKET, 5))  # fmt: skip
+    whole = Series(candles_at([START + 3 * HOUR]), Coverage(spans))
+    assert resample(whole, H1, H4).coverage == Coverage(
+        (Span(START, START + 4 * HOUR, Served.MARKET, 5),)
+    )
+
+
 def test_what_a_user_gave_stays_his() -> None:
     """A candle made of handed-in ones in part is not the exchange's word."""
     one = series((0, 3, Served.GIVEN), (3, 8, Served.MARKET), hours=set(range(8)))
