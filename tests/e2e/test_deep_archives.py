@@ -144,6 +144,15 @@ def test_files_that_lack_or_cannot_be_read_leave_the_depth_as_it_is(serve: Serve
     assert same(asked[BTC], truth(BTC, "1m", "2025-05-01", "2025-06-01"))
 
 
+def test_a_file_that_came_cut_is_asked_for_once_more(serve: Serve) -> None:
+    """A transfer that failed is no reason to do without a month for good."""
+    world = gate(serve)
+    world.faults.add(Fault.CUT_JSON, match="BTC_USDT-202504", times=1)
+    asked = world.ask(BTC, "1m", "2025-04-01", "2025-05-01")
+    assert same(asked[BTC], truth(BTC, "1m", "2025-04-01", "2025-05-01"))
+    assert files(world) == 2 * ["BTC_USDT-202504.csv.gz"]
+
+
 def test_older_months_than_the_listing_are_not_asked_for_one_by_one(serve: Serve) -> None:
     """The newest file comes first; two that are not there end it."""
     world = gate(serve)

@@ -146,6 +146,18 @@ def test_a_fetch_of_minutes_does_not_fall_off_the_edge(serve: Serve) -> None:
     assert {request.status for request in asked.requests} == {200}
 
 
+def test_before_a_stated_beginning_nothing_was_listed(serve: Serve) -> None:
+    """What was silent twice then is no outage, though nobody has looked for the first candle."""
+    world = serve("gate", ms("2025-02-15T12:34:56"))
+    start = ms("2025-01-20")
+    asked = world.ask("ONDO/USDT", "1h", start, "2025-02-05")
+    first = int(asked["ONDO/USDT"].open_time[0])
+    assert spans_of(world, "ONDO/USDT", "1h") == [
+        (start, first, Served.NOT_LISTED),
+        (first, ms("2025-02-05"), Served.MARKET),
+    ]
+
+
 def test_swap_before_its_listing_is_told_as_such(serve: Serve) -> None:
     """A contract's first candle is searched for, and all before counts as not listed."""
     world = serve("gate")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from backtester.data.fetching.paging import Ask, Finding, read_window, search_inception
@@ -30,7 +32,8 @@ def test_a_stated_beginning_only_says_where_to_look(created_ms: int, most: int) 
     times = [FIRST + i * 60_000 for i in range(3000)]
     exchange = ModelExchange(LADDER[-1], times, times[-1] + DAY, from_start=False)
 
-    found = exchange.drive(search_inception(LADDER, 200, exchange.reader(), created_ms))
+    reader = replace(exchange.reader(), created_ms=created_ms)
+    found = exchange.drive(search_inception(LADDER, 200, reader))
 
     assert found == FIRST
     assert len(exchange.asks) <= most
@@ -47,7 +50,8 @@ def test_a_wrong_beginning_and_a_false_silence_hide_nothing() -> None:
         fault=lambda n: nothing if n == 1 else None,
     )
 
-    found = exchange.drive(search_inception(LADDER, 200, exchange.reader(), FIRST + DAY))
+    reader = replace(exchange.reader(), created_ms=FIRST + DAY)
+    found = exchange.drive(search_inception(LADDER, 200, reader))
 
     assert found == FIRST
 
@@ -110,3 +114,26 @@ def test_before_the_first_candle_silence_is_expected() -> None:
 
     assert len(exchange.asks) == 2
     assert findings == [Finding(window, Served.NOT_LISTED)]
+
+
+@pytest.mark.parametrize(
+    ("created_ms", "told"),
+    [
+        pytest.param(START + 10 * HOUR, Served.NOT_LISTED, id="right"),
+        pytest.param(START + 40 * HOUR, Served.MARKET, id="after a candle that is shown"),
+        pytest.param(None, Served.MARKET, id="unsaid"),
+    ],
+)
+def test_silence_before_a_stated_beginning(created_ms: int | None, told: Served) -> None:
+    """It was not listed then, unless a candle contradicts; later silence is the market's."""
+    times = [START + i * HOUR for i in range(12, 50)]
+    exchange = ModelExchange(H1, times, LONG_AFTER, from_start=False)
+    reader = replace(exchange.reader(), created_ms=created_ms)
+
+    window = Interval(START, START + 50 * HOUR)
+    candles, findings = exchange.drive(read_window(window, reader))
+
+    assert candles.open_time.tolist() == times
+    assert findings[0].served is told
+    assert (findings[0].interval.end == START + 10 * HOUR) is (told is Served.NOT_LISTED)
+    assert findings[-1] == Finding(Interval(findings[-1].interval.start, window.end), Served.MARKET)

@@ -288,7 +288,7 @@ class Fetcher:
                 return find_inception(job.reader)
             ladder = [*self._exchange.coarser(self._timeframe), self._timeframe]
             size = min(self._exchange.capability.page_of(rung) for rung in ladder)
-            return search_inception(ladder, size, job.reader, job.market.created_ms)
+            return search_inception(ladder, size, job.reader)
 
         try:
             inception = await self._drive(job, probe)

@@ -89,7 +89,7 @@ async def _fill(
 ) -> None:
     """Ask for what the store lacks of `wanted`, store it, and note what it taught."""
     jobs = [
-        SeriesJob(markets[symbol], intervals, _reader(task, exchange, symbol, now_ms))
+        SeriesJob(markets[symbol], intervals, _reader(task, exchange, markets[symbol], now_ms))
         for symbol, intervals in task.gaps(wanted).items()
     ]
     archives = _archives(task, exchange, now_ms)
@@ -241,12 +241,13 @@ async def _add_forming(task: Task, exchange: Exchange, markets: Mapping[str, Mar
             task.on_event(SymbolFailed(name, str(error)))
 
 
-def _reader(task: Task, exchange: Exchange, symbol: str, now_ms: int) -> Reader:
+def _reader(task: Task, exchange: Exchange, market: Market, now_ms: int) -> Reader:
     return Reader(
         task.request.key.timeframe,
         exchange.capability.from_start,
         now_ms,
-        task.inception(symbol),
+        task.inception(market.symbol),
+        market.created_ms,
     )
 
 

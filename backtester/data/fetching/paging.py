@@ -103,6 +103,10 @@ class Reader:
     """The exchange's clock when the fetch began, UTC epoch milliseconds."""
     inception: int | None = None
     """Nothing opens before this, UTC epoch milliseconds; None while unknown."""
+    created_ms: int | None = None
+    """When the exchange says that the market began, UTC epoch milliseconds; None if it does not.
+    That is where its first candle is looked for first, and why there was none before; what lies
+    before is looked at all the same."""
     shown: int | None = None
     """A candle that was shown before the inception was looked for, UTC epoch milliseconds."""
 
@@ -157,7 +161,7 @@ def find_inception(reader: Reader) -> Generator[Ask, Candles, int | None]:
 
 
 def search_inception(
-    ladder: list[Timeframe], page_size: int, reader: Reader, created_ms: int | None = None
+    ladder: list[Timeframe], page_size: int, reader: Reader
 ) -> Generator[Ask, Candles, int | None]:
     """Find the market's first candle by windows alone, from the coarsest timeframe down.
 
@@ -171,9 +175,6 @@ def search_inception(
         From the longest to the reader's own.
     page_size : int
         Candles per request.
-    created_ms : int, optional
-        When the exchange says that the market began, UTC epoch milliseconds: where to look
-        first. What lies before is looked at all the same.
 
     Returns
     -------
@@ -184,7 +185,7 @@ def search_inception(
     found: int | None = None
     for rung in ladder:
         floor = rung.floor(FIRST_MARKET_MS if found is None else found)
-        likely = max(floor, rung.floor(created_ms or 0)) if found is None else floor
+        likely = max(floor, rung.floor(reader.created_ms or 0)) if found is None else floor
         shown = yield from _first_shown(rung, likely, page_size, reader.now_ms)
         if shown is None and likely > floor:
             shown = yield from _first_shown(rung, floor, page_size, reader.now_ms)
@@ -402,13 +403,17 @@ def _silence(
 ) -> list[Finding]:
     """State what an answered window proves.
 
-    That is all of it but a tail too fresh to be absent; before the inception it
-    is that the market was not listed.
+    That is all of it but a tail too fresh to be absent; before the inception, or what the
+    exchange says of it where no candle contradicts, it is that the market was not listed.
     """
     end = min(window.end, reader.settled_end)
     if candles is not None and len(candles):
         end = min(window.end, max(end, reader.timeframe.next(int(candles.open_time[-1]))))
-    listed = min(max(window.start, reader.inception or 0), window.end)
+    begun = reader.inception
+    if begun is None and reader.created_ms is not None:
+        created = reader.timeframe.floor(reader.created_ms)
+        begun = created if not candles or created <= int(candles.open_time[0]) else None
+    listed = min(max(window.start, begun or 0), window.end)
     findings = []
     if window.start < min(listed, end):
         findings.append(Finding(Interval(window.start, min(listed, end)), Served.NOT_LISTED))

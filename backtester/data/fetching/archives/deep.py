@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtester.data.candles import COLUMNS, Candles
-from backtester.data.errors import DataError
+from backtester.data.errors import BadResponseError, DataError
 from backtester.data.events import PageFetched
 from backtester.data.fetching.archives import reader
 from backtester.data.fetching.archives.plan import ArchiveFile, sunken_files
@@ -110,8 +110,22 @@ class DeepArchive(ArchiveSource):
     async def _read(self, market: Market, file: ArchiveFile, name: str) -> Candles:
         month = file.label.replace("-", "")
         path = f"spot/candlesticks_{self._timeframe}/{month}/{name}"
-        packed = await self._get(f"{self._url}/{path}", market.symbol)
-        return await asyncio.to_thread(reader.read_gate, packed, name, self._timeframe, file.span)
+        for attempt in (
+            1,
+            2,
+        ):  # no checksum tells a bad transfer from a bad file
+            packed = await self._get(f"{self._url}/{path}", market.symbol)
+            try:
+                candles = await asyncio.to_thread(
+                    reader.read_gate, packed, name, self._timeframe, file.span
+                )
+            except BadResponseError as error:
+                if attempt == 2:
+                    raise
+                _log.warning("%s: %s; asking for it again", market.symbol, error)
+                continue
+            break
+        return candles
 
     async def _days(self, market: Market, span: Interval) -> Candles:
         ask = Ask(span.start, span.end, _DAY.steps(span), _DAY)
