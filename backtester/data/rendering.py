@@ -340,9 +340,8 @@ class _Display:
             case events.Waiting() if event.wait_s >= 1:
                 self._say(f"waiting {event.wait_s:.0f} s: {event.reason}")
             case events.Retrying():
-                self._say(
-                    f"{event.symbol}: attempt {event.attempt} failed, retrying: {event.reason}"
-                )
+                reason = event.reason.removeprefix(f"{event.symbol}: ")
+                self._say(f"{event.symbol}: attempt {event.attempt} failed, retrying: {reason}")
             case _:
                 pass
 

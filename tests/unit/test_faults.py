@@ -292,3 +292,11 @@ def test_long_words_are_shortened() -> None:
     assert str(error).endswith("…")
     causal = caused(theirs.NetworkError("binance GET url"), OSError("connection refused"))
     assert "(connection refused)" in str(translate(causal, HttpAnswer(), "binance"))
+
+
+def test_a_sentence_names_the_exchange_once() -> None:
+    """ccxt begins its messages with the exchange's id, and so do we."""
+    refused = theirs.ExchangeNotAvailable("kraken GET https://api.kraken.com/0/public/Time")
+    assert str(translate(refused, HttpAnswer(None), "kraken")) == (
+        "kraken: ExchangeNotAvailable: GET https://api.kraken.com/0/public/Time"
+    )

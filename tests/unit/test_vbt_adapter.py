@@ -108,6 +108,21 @@ def test_one_index_holds_every_symbols_times():
     assert list(data.close[BTC][:3]) == list(table(3).values[:, 3])
 
 
+def test_an_object_says_in_one_line_what_it_holds():
+    """What a notebook shows of an object: symbols, rows, span, features."""
+    data = made(BTC=table(3), ETH=table(3, 2))
+    features = "Open, High, Low, Close, Volume"
+    assert repr(data) == (
+        f"<Data of BTC/USDT, ETH/USDT: 5 rows from {stamp(0)} to {stamp(4)}; {features}>"
+    )
+    assert repr(made(BTC=table(0))) == f"<Data of BTC/USDT: 0 rows; {features}>"
+    assert (
+        repr(Data.from_data({0: pd.Series([1.5], name="x")})) == "<Data of 0: 1 row from 0 to 0; x>"
+    )
+    many = made(**{f"C{place}": table(1) for place in range(7)})
+    assert repr(many).startswith("<Data of C0/USDT, C1/USDT, C2/USDT, C3/USDT, C4/USDT and 2 more:")
+
+
 def test_the_shape_of_the_frames_is_the_promised_one():
     """Open to Volume as float64 on 'Open time', UTC, in nanoseconds, with a step for VectorBT."""
     data = made(BTC=table(3), ETH=table(3, 2))

@@ -105,7 +105,7 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
     if isinstance(error, DataError):
         return error
     facts = {"exchange": exchange, "status": answer.status, "ccxt_error": type(error).__name__}
-    said = _said(error)
+    said = _said(error, exchange)
     locked_out = _LOCKED_OUT in said.lower()
     frequent = answer.status == 403 and _TOO_FREQUENT in said
     if answer.status == _BANNED or frequent or locked_out:
@@ -188,9 +188,9 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
     return max(0.0, aware.timestamp() - time.time())
 
 
-def _said(error: BaseException) -> str:
+def _said(error: BaseException, exchange: str) -> str:
     """Return the error's own words, short enough for one line."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).removeprefix(f"{exchange} ")  # our sentence names it
     cause = error.__cause__
     if cause is not None and str(cause) and str(cause) not in text:
         text = f"{text} ({cause})"

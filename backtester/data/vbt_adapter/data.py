@@ -8,7 +8,7 @@ other by this package's pipeline.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +20,7 @@ from vectorbt.data.base import Data as _OpenData
 from vectorbt.utils.decorators import class_or_instancemethod
 
 from backtester.data.errors import NoSymbolsError, UnknownSymbolError
-from backtester.data.model import Timeframe
+from backtester.data.model import Timeframe, counted
 from backtester.data.vbt_adapter import asking, making, merging, saved
 from backtester.data.vbt_adapter.frames import own_rows, position_of
 from backtester.data.vbt_adapter.resampling import resampled, timeframe_of
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     import os
 
 __all__ = ["Data", "assemble"]
+
+_MOST_LISTED = 5
+"""How many symbols or features are named when an object is printed."""
 
 
 class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
@@ -541,6 +544,13 @@ class Data(_OpenData):  # type: ignore[misc]  # VectorBT ships no types
         path = Path(fname)
         return cls._of(saved.load(path.read_bytes(), str(path)))
 
+    def __repr__(self) -> str:
+        """Return symbols, rows, span and features, in one line."""
+        symbols, features = _listed(self.symbols), _listed(self.features)
+        rows = counted(len(self.index), "row")
+        span = f" from {self.index[0]} to {self.index[-1]}" if len(self.index) else ""
+        return f"<{type(self).__name__} of {symbols}: {rows}{span}; {features}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # For copies and other processes, where the class itself is wanted back.
         own = {name: getattr(self, name) for name in self.writeable_attrs}
@@ -669,6 +679,16 @@ def _frequency(timeframe: Timeframe) -> pd.Timedelta:
         months = timeframe.count * (12 if timeframe.unit == "y" else 1)
         return pd.Timedelta(days=365.2425 / 12 * months)
     return pd.Timedelta(timeframe.typical_ms, "ms")
+
+
+def _listed(names: Sequence[Any]) -> str:
+    """List names, the first few of many.
+
+    >>> _listed("abcdefg"), _listed(["BTC/USDT"])
+    ('a, b, c, d, e and 2 more', 'BTC/USDT')
+    """
+    first, rest = map(str, names[:_MOST_LISTED]), len(names) - _MOST_LISTED
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _is_own(cls: type[Data], method: str) -> bool:
