@@ -115,6 +115,14 @@ def chunk_length(header: bytes | memoryview, *, ratio: int = _RATIO) -> int:
 
 
 def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
+    """Give the lengths of a chunk packed and unpacked, which must not be out of proportion."""
+    packed, unpacked = _sizes(header)
+    if unpacked > _most_unpacked(packed, ratio):
+        raise _out_of_proportion(packed, unpacked)
+    return packed, unpacked
+
+
+def _sizes(header: bytes | memoryview) -> tuple[int, int]:
     """Give the lengths of a chunk packed and unpacked; see `chunk_length`."""
     if len(header) < HEADER_SIZE:
         raise UnreadableError(
@@ -125,13 +133,17 @@ def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
         raise UnreadableError("it does not begin with a Blosc2 chunk")
     if packed <= HEADER_SIZE:
         raise UnreadableError(f"its header says that the chunk has {packed} bytes")
-    if not 0 < unpacked <= _most_unpacked(packed, ratio):
-        raise UnreadableError(
-            f"its header says that {packed} bytes unpack to {unpacked}, which is out of proportion"
-        )
+    if unpacked <= 0:
+        raise _out_of_proportion(packed, unpacked)
     if not _is_ordinary(begin + end) or not 0 < block <= unpacked:
         raise UnreadableError("its Blosc2 header asks for what such files never use")
     return packed, unpacked
+
+
+def _out_of_proportion(packed: int, unpacked: int) -> UnreadableError:
+    return UnreadableError(
+        f"its header says that {packed} bytes unpack to {unpacked}, which is out of proportion"
+    )
 
 
 @lru_cache(maxsize=64)  # thousands of chunks have the same few headers, their sizes apart
@@ -173,7 +185,7 @@ def decompress_array(chunk: bytes | memoryview, array: NDArray[Any]) -> None:
 
     Raises as `decompress` does.
     """
-    length, unpacked = _lengths(chunk, _RATIO)
+    length, unpacked = _sizes(chunk)
     # The library trusts that there is room.
     if length != len(chunk) or unpacked != array.nbytes:
         raise UnreadableError("its compressed part is not of the size that belongs here")

@@ -416,7 +416,7 @@ class Chunk:
         jump, body = _read_ints(jumps, rows, 0, end), _read_ints(streams[at + 3], rows, 0, end)
         # Whole numbers to the end: exact in floats too, and one division gives the float that was.
         close = np.add(jump[begin:], body[begin:], out=out.get(_CLOSE), dtype=np.float64)
-        if begin < end:
+        if 0 < begin < end:
             close[0] += int(np.add.reduce(jump[:begin])) + int(np.add.reduce(body[:begin]))
         np.add.accumulate(close, out=close)
         if out.keys() != {_CLOSE}:
