@@ -73,6 +73,7 @@ _SERVED = (
     Served.GIVEN,
 )
 """The number of each meaning in a file; only ever added to."""
+_NO_CANDLES = Candles.empty()
 _NUMBERS = {served: number for number, served in enumerate(_SERVED)}
 
 
@@ -112,15 +113,17 @@ class Record:
     def tail_candles(self) -> Candles:
         """Give the tail as a table."""
         if not self.tail:
-            return Candles.empty()
+            return _NO_CANDLES
         rows = np.frombuffer(self.tail, _row(self.columns))
         return Candles(rows["time"].astype(np.int64), rows["values"].astype(np.float64))
 
     def tail_within(self, interval: Interval | None) -> Candles:
         """Give the candles of the tail that open inside `interval`; None for all."""
-        if not self.tail or interval is None:
-            return self.tail_candles()
-        return self.tail_candles().within(interval)
+        tail = self.tail_candles()
+        if interval is None or not len(tail):
+            return tail
+        whole = interval.start <= tail.open_time[0] and tail.open_time[-1] < interval.end
+        return tail if whole else tail.within(interval)
 
     def among(self, interval: Interval | None) -> list[Segment]:
         """Give the segments that may have candles inside `interval`; None for all."""
@@ -347,7 +350,7 @@ def _consistent(record: Record, totals: tuple[int, int, int]) -> bool:
     if not all(0 < rows <= span + 1 for rows, span in zip(counts, most, strict=True)):
         return False
     if record.tail:
-        times = np.frombuffer(record.tail, _row(record.columns))["time"]
+        times = np.frombuffer(record.tail, "<i8")[:: 1 + record.columns]
         if not (times[1:] > times[:-1]).all():
             return False
         counts.append(len(times))
