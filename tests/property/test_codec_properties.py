@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,12 @@ def test_a_later_version_is_told_apart_from_damage() -> None:
     chunk = codec.encode(*ohlcv(3))
     with pytest.raises(UnreadableError, match="version 2"):
         codec.decode(chunk[:3] + b"\2" + chunk[4:])
+
+
+@pytest.mark.parametrize("rows", [4_999, 5_001])
+def test_streams_of_another_length_than_the_table_are_refused(rows: int) -> None:
+    """Neither is memory behind a column written, nor is what stood in it before believed."""
+    chunk = codec.encode(*ohlcv(5_000))
+    claimed = chunk[:4] + rows.to_bytes(4, "little") + chunk[8:-4]
+    with pytest.raises(UnreadableError, match="not of the size that belongs here"):
+        codec.decode(claimed + zlib.crc32(claimed, zlib.crc32(b"")).to_bytes(4, "little"))
