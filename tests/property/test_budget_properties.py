@@ -143,10 +143,11 @@ def test_the_limit_is_used(processes: int, weight: int, limit: Limit, duration: 
 
     async def send_for_ever(process: int, budget: Budget) -> None:
         while True:
-            async with budget.request(weight):
-                arrivals.append((now() - EPOCH_S, weight))
-                counts[process] += 1
-                await asyncio.sleep(duration * limit.window_s)
+            ticket = await budget.acquire(weight)
+            arrivals.append((now() - EPOCH_S, weight))
+            counts[process] += 1
+            await asyncio.sleep(duration * limit.window_s)
+            ticket.done()
 
     async def main() -> None:
         budgets = open_budgets(processes, [limit])

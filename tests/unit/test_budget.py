@@ -195,31 +195,6 @@ def test_a_late_completion_is_charged_all_the_same(budget: Budget, clock: Time) 
     assert waited_s(clock, budget) == about(60)
 
 
-def test_a_block_finishes_its_request(budget: Budget, clock: Time) -> None:
-    """Leaving the block is a completion."""
-
-    async def main() -> None:
-        async with budget.request(10):
-            pass
-
-    asyncio.run(main())
-
-    assert waited_s(clock, budget) == about(60)
-
-
-def test_a_block_that_raises_leaves_its_request_on_the_way(budget: Budget, clock: Time) -> None:
-    """Without an answer a request is charged like that of a killed process."""
-
-    async def main() -> None:
-        async with budget.request(10):
-            raise TimeoutError
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(main())
-
-    assert waited_s(clock, budget) == about(120)
-
-
 def test_the_account_stays_small(budget: Budget, ledger: Ledger, clock: Time) -> None:
     """Rows do not grow with requests: slots are shared and old ones forgotten."""
     for some in (make_budget(ledger, clock, Limit(10**6, 60.0)), unpaced(ledger, clock)):
@@ -392,8 +367,9 @@ def test_loops_may_follow_each_other_and_run_side_by_side(ledger: Ledger) -> Non
     granted: list[int] = []
 
     async def ask(weight: int) -> None:
-        async with budget.request(weight):
-            granted.append(weight)
+        ticket = await budget.acquire(weight)
+        granted.append(weight)
+        ticket.done()
 
     async def main() -> None:
         await asyncio.gather(*(ask(1) for _ in range(15)))
@@ -415,7 +391,7 @@ def test_loops_may_follow_each_other_and_run_side_by_side(ledger: Ledger) -> Non
 def test_the_use_of_others_is_charged(budget: Budget, clock: Time) -> None:
     """What the exchange counts beyond the ledger is charged for a window."""
     spend(budget, 3)
-    budget.feedback(8)
+    acquire(budget, 0).done(used_header=8)
 
     assert waited_s(clock, budget, weight=2) == 0
     assert waited_s(clock, budget, weight=1) == about(60)
@@ -438,7 +414,7 @@ def test_a_header_is_charged_with_the_completion(budget: Budget, clock: Time) ->
 def test_the_same_news_is_charged_once(budget: Budget, clock: Time) -> None:
     """A second answer with the same count brings no second charge."""
     for _ in range(5):
-        budget.feedback(6)
+        acquire(budget, 0).done(used_header=6)
 
     assert waited_s(clock, budget, weight=4) == 0
 
@@ -588,16 +564,6 @@ def test_a_ban_reaches_those_who_wait(ledger: Ledger, clock: Time) -> None:
     with pytest.raises(BannedError):
         asyncio.run(main())
     assert clock.slept_s < 2
-
-
-def test_clear_lifts_pause_and_ban_only(budget: Budget, clock: Time) -> None:
-    """After `clear` requests go again, within what is charged."""
-    spend(budget, 10)
-    budget.pause(500, "429")
-    budget.ban(1_700_000_600_000, "418")
-    budget.clear()
-
-    assert waited_s(clock, budget) == about(60)
 
 
 # --------------------------------------------------------------------------- the clock
@@ -834,10 +800,11 @@ async def main():
     budget = open_budget(path, 30, 0.5)
     async def send():
         for _ in range(5):
-            async with budget.request(1):
-                await asyncio.sleep(random.uniform(0, 0.004))
-                os.write(out, f"{time.time():.6f} {name}\\n".encode())
-                await asyncio.sleep(random.uniform(0, 0.004))
+            ticket = await budget.acquire(1)
+            await asyncio.sleep(random.uniform(0, 0.004))
+            os.write(out, f"{time.time():.6f} {name}\\n".encode())
+            await asyncio.sleep(random.uniform(0, 0.004))
+            ticket.done()
     await asyncio.gather(*(send() for _ in range(8)))
 out = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 print("ready", flush=True)

@@ -19,8 +19,8 @@ import random
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from backtester.data.errors import BannedError
@@ -78,7 +78,6 @@ _HOLD = """INSERT INTO hold (key, kind, set_at, until, reason) VALUES (?, ?, ?, 
     ON CONFLICT (key, kind) DO UPDATE
     SET set_at = excluded.set_at, until = excluded.until, reason = excluded.reason
     WHERE excluded.until > until"""
-_LIFT = "DELETE FROM hold WHERE key = ?"
 
 
 class Ticket:
@@ -99,7 +98,8 @@ class Ticket:
         Parameters
         ----------
         used_header : int, optional
-            The exchange's own count, as in `Budget.feedback`.
+            The exchange's count for its current window of the first limit, such as Binance's
+            ``x-mbx-used-weight-1m``: what it has of others' use is charged as well.
         """
         if self._open:
             self._open = False
@@ -204,29 +204,6 @@ class Budget:
                 raise
             return outcome
 
-    @asynccontextmanager
-    async def request(self, weight: int) -> AsyncIterator[Ticket]:
-        """Hold a ticket for a block: ``async with budget.request(2) as ticket``.
-
-        A block that raises before ``ticket.done()`` leaves its request charged as
-        a killed process does: without an answer it may still be on its way.
-        """
-        ticket = await self.acquire(weight)
-        yield ticket
-        ticket.done()
-
-    def feedback(self, used: int) -> None:
-        """Charge what the exchange has counted and the ledger does not know: the use of others.
-
-        Parameters
-        ----------
-        used : int
-            The exchange's count for its current window of the first limit, such
-            as Binance's ``x-mbx-used-weight-1m``.
-        """
-        now, used = self._clock(), int(used)
-        self.ledger.post(lambda db: self._charge_unknown(db, now, used))
-
     def settle(self) -> None:
         """Charge what was sent unpaced and the others of the key have not been told of."""
         weight = 0
@@ -256,10 +233,6 @@ class Budget:
     def ban(self, until_ms: int, reason: str) -> None:
         """Refuse every request of every process until `until_ms`, UTC epoch milliseconds."""
         self._hold("ban", until_ms / 1000, reason)
-
-    def clear(self) -> None:
-        """Lift pause and ban; what is charged stays charged."""
-        self.ledger.post(lambda db: db.execute(_LIFT, (self.key,)), insist=True)
 
     def _turn(self) -> asyncio.Lock:
         """Give the lock by which the coroutines of this loop ask one at a time, in order."""
