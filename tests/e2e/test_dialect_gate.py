@@ -76,6 +76,8 @@ def test_equals_the_truth(
 ) -> None:
     """Whatever is asked comes bit for bit in base units, and the same again sends nothing."""
     now = AUGUST if market_type == "future" else max(NOON, ms(end or start) + HOUR)
+    if market_type == "swap" and end:
+        now = ms(end) + HOUR  # its past is not served for ever
     world = serve("gate", now)
 
     asked = world.ask(symbol, timeframe, start, end, market_type=market_type)
@@ -132,6 +134,27 @@ def test_what_is_older_than_spot_reaches_is_told(serve: Serve, timeframe: str) -
     assert market == (oldest, NOON // STEP[timeframe] * STEP[timeframe], Served.MARKET)
 
 
+@pytest.mark.parametrize("start", ["2023-01-01", "2025-06-08"])
+def test_what_it_says_is_too_old_is_beyond_its_depth(serve: Serve, start: str) -> None:
+    """How far back contracts go is told by one refusal; all that is within comes."""
+    world = serve("gate")
+    symbol, oldest = "BTC/USDT:USDT", reach("1m", DEPTH, NOON)
+
+    asked = world.ask(
+        symbol, "1m", start, market_type="swap", warns="reaches back to 2025-06-08 14:15"
+    )
+
+    assert same(asked[symbol], served(symbol, "1m", oldest, NOON, NOON))
+    assert [request.status for request in asked.requests].count(400) == 1
+    beyond, market = spans_of(world, symbol, "1m", "swap")
+    assert beyond == (ms(start), oldest, Served.BEYOND_DEPTH)
+    assert market[0] == oldest
+    told = "does not reach back"
+    older = world.ask(symbol, "1m", "2022-01-01", "2022-01-02", market_type="swap", warns=told)
+    assert len(older[symbol]) == 0
+    assert [request.status for request in older.requests] == [400]
+
+
 def test_a_fetch_of_minutes_does_not_fall_off_the_edge(serve: Serve) -> None:
     """Ten minutes between plan and request still find the oldest page within reach."""
     world = serve("gate")
@@ -160,15 +183,16 @@ def test_before_a_stated_beginning_nothing_was_listed(serve: Serve) -> None:
 
 def test_swap_before_its_listing_is_told_as_such(serve: Serve) -> None:
     """A contract's first candle is searched for, and all before counts as not listed."""
-    world = serve("gate")
+    now = ms("2022-12-01T12:34:56")
+    world = serve("gate", now)
 
-    world.ask("OP/USDT:USDT", "1h", "2021-01-01", market_type="swap")
+    world.ask("OP/USDT:USDT", "1h", "2022-01-01", market_type="swap")
 
     first = MARKET.listing("OP/USDT:USDT").listed_ms
     spans = spans_of(world, "OP/USDT:USDT", "1h", "swap")
     assert spans == [
         (0, first, Served.NOT_LISTED),
-        (first, NOON // HOUR * HOUR, Served.MARKET),
+        (first, now // HOUR * HOUR, Served.MARKET),
     ]
 
 

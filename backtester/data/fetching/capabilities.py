@@ -253,14 +253,15 @@ _GATE = Capability(
     remaining_weight_headers=("x-gate-ratelimit-limit", "x-gate-ratelimit-requests-remain"),
     market_types=("spot",),
 )
-# At most 2000 candles, of which ccxt asks for 1999 (`gate.py`).
+# At most 2000 candles, of which ccxt asks for 1999 (`gate.py`). How far back they go it says when
+# it refuses; of contracts that was as far as spot in 2026, and all the way before.
 _GATE_CONTRACTS = replace(
     _GATE,
     extra_columns=(),
     page_size=1999,
     volume_in_contracts=True,
     depth=None,
-    archive=None,
+    archive="https://download.gatedata.org (files of a month: futures_usdt and others)",
 )
 
 # https://www.bitget.com/api-doc/spot/market/Get-History-Candle-Data and the same of contract: at

@@ -70,6 +70,9 @@ _COME_AGAIN = re.compile(
 """How exchanges word failures of their own that ccxt has as `ExchangeError` or `BadRequest`:
 Bybit's 10016, KuCoin's 408000, MEXC's 500 and 513, Bitget's 40015, Kraken's EService:Throttled."""
 _COARSE = {"ExchangeError", "BadRequest"}
+_TOO_LONG_AGO = re.compile(r"too long ago\D{1,20}(\d{2,7}) points", re.IGNORECASE)
+"""How Gate says how many candles ago a window may begin, since February 2026 of contracts as well.
+https://github.com/ccxt/ccxt/issues/27861"""
 _RESET_MS = "gw-ratelimit-reset"
 """KuCoin's word for it, in milliseconds. https://www.kucoin.com/docs-new/rate-limit"""
 
@@ -129,6 +132,8 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
         return RateLimitedError(
             f"{exchange} asks to slow down: {said}", retry_after_s=wait, **facts
         )
+    if cls is NotServedError and (told := _TOO_LONG_AGO.search(said)):
+        facts["most_points"] = int(told[1])
     return cls(f"{exchange}: {said}", **facts)
 
 

@@ -63,6 +63,10 @@ _PAGES_WORTH_A_PROBE = 4
 """From so many pages on, asking for the inception first costs less than it may save."""
 
 
+_EDGE = 20
+"""How far to keep from the edge of what an exchange says it serves, in candles: it moves on."""
+
+
 class _GivenUpError(Exception):
     """One request failed for good: not to be tried again with the walk it belongs to."""
 
@@ -139,6 +143,8 @@ class Fetcher:
         self._at_once = exchange.at_once(IN_FLIGHT)
         self._begun_ms = time.time_ns() // 1_000_000
         self._last_success = time.monotonic()
+        self._too_old = 0
+        """Before this the exchange has refused to serve candles, UTC epoch milliseconds."""
 
     async def run(self, jobs: list[SeriesJob]) -> None:
         """Fetch all jobs; each ends with all its answers, or with its error set."""
@@ -201,8 +207,10 @@ class Fetcher:
         needed = pages_needed(job.intervals, self._timeframe, self._page_size)
         # Where history is cut off, a first candle that is shown need not be the first there was.
         askable = reader.inception is None and capability.depth is None
-        if askable and needed >= _PAGES_WORTH_A_PROBE and not await self._read_first(job):
+        worth = askable and needed >= _PAGES_WORTH_A_PROBE
+        if worth and not await self._read_first(job) and not self._too_old:
             await self._probe(job)
+        self._drop_before(job, self._too_old, Served.BEYOND_DEPTH)
         if job.error is None and reader.inception:
             self._drop_before(job, reader.inception, Served.NOT_LISTED)
 
@@ -272,6 +280,8 @@ class Fetcher:
         try:
             found = await self._drive(job, lambda: read_if_listed(page.interval, job.reader))
         except DataError as error:
+            if self._is_too_old(job, error):
+                return False
             self._fail(job, error)
             return True
         if found is None:
@@ -293,7 +303,8 @@ class Fetcher:
         try:
             inception = await self._drive(job, probe)
         except DataError as error:
-            self._fail(job, error)
+            if not self._is_too_old(job, error):
+                self._fail(job, error)
             return
         if inception is None:
             self._fail(job, self._no_candle(job))
@@ -328,12 +339,20 @@ class Fetcher:
         """Read one page of a job, unless the job has failed or an answer covered it meanwhile."""
         if job.error is not None or job.knows(page.interval):
             return
+        within = page.interval.subtract([Interval(0, self._too_old)] if self._too_old else [])
+        self._sink(job, page.interval.subtract(within))
+        for window in within:
+            await self._read_within(job, window)
+
+    async def _read_within(self, job: SeriesJob, window: Interval) -> None:
+        """Read a window, or what of it the exchange does not refuse as too old."""
         try:
-            candles, findings = await self._drive(
-                job, lambda: read_window(page.interval, job.reader)
-            )
+            candles, findings = await self._drive(job, lambda: read_window(window, job.reader))
         except DataError as error:
-            self._fail(job, error)
+            if self._is_too_old(job, error) and window.start < self._too_old:
+                await self._read(job, Page(job.symbol, window))
+            else:
+                self._fail(job, error)
             return
         if self._exchange.capability.from_start and any(
             finding.served is Served.NOT_SERVED for finding in findings
@@ -343,15 +362,27 @@ class Fetcher:
             self._fail(job, self._no_candle(job))
             return
         self._learn(job, candles, self._sunk(job, candles, findings))
-        self._on_event(PageFetched(job.symbol, page.interval, len(candles)))
+        self._on_event(PageFetched(job.symbol, window, len(candles)))
+
+    def _is_too_old(self, job: SeriesJob, error: DataError) -> bool:
+        """Tell whether candles were refused for their age, and note what age is."""
+        points = error.facts.get("most_points")
+        if points is None:
+            return False
+        oldest = reachable_from(self._timeframe, self._now_ms(job), points - _EDGE)
+        self._too_old = max(self._too_old, oldest)
+        return True
+
+    def _now_ms(self, job: SeriesJob) -> int:
+        """Return the exchange's time."""
+        return job.reader.now_ms + time.time_ns() // 1_000_000 - self._begun_ms
 
     def _sunk(self, job: SeriesJob, candles: Candles, findings: list[Finding]) -> list[Finding]:
         """Tell what an API of limited depth has let go of since the fetch began from absences."""
         depth = self._exchange.capability.depth
         if depth is None:
             return findings
-        now_ms = job.reader.now_ms + time.time_ns() // 1_000_000 - self._begun_ms
-        oldest = reachable_from(self._timeframe, now_ms, depth)
+        oldest = reachable_from(self._timeframe, self._now_ms(job), depth)
         if len(candles):
             oldest = min(oldest, int(candles.open_time[0]))
         if job.reach is not None:

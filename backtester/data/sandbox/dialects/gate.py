@@ -39,7 +39,7 @@ _INTERVALS: Final = {
 _MOST_POINTS: Final = {"spot": 1000, "futures": 2000, "delivery": 2000}
 _DEFAULT_LIMIT: Final = 100
 _REACH: Final = 10_000
-"""Points ago that a spot window may begin."""
+"""Points ago that a window of spot or perpetuals may begin (ccxt issue 27861)."""
 
 
 def make(market: MarketSource, weight_limits: Mapping[str, int] | None) -> Gate:
@@ -202,13 +202,14 @@ class Gate:
     def _require_reach(
         self, call: Call, first: int, last: int, timeframe: Timeframe, now_ms: int
     ) -> None:
-        """Refuse what is too long, and on spot what is too long ago."""
+        """Refuse what is too long, and what is too long ago but of dated contracts."""
         kind = _kind(call)
         if _MOST_POINTS[kind] * timeframe.typical_ms <= last - first:
             message = f"Too many points requested. Maximum {_MOST_POINTS[kind]} points are allowed"
             raise _invalid(message)
-        if kind == "spot" and first < timeframe.next(now_ms, 1 - _REACH):
-            message = f"Candlestick too long ago. Maximum {_REACH} points ago are allowed"
+        if kind != "delivery" and first < timeframe.next(now_ms, 1 - _REACH):
+            since = "ago" if kind == "spot" else "recently"
+            message = f"Candlestick too long ago. Maximum {_REACH} points {since} are allowed"
             raise _invalid(message)
 
     def _trading(self, kind: str, now_ms: int) -> list[Listing]:
