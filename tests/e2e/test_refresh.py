@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backtester.data.settings import venue
-from tests.support.world import HOUR, World, ms, same, truth
+from tests.support.world import HOUR, SECOND, World, ms, same, truth
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 UNITS = ("1w", "1M")
@@ -40,8 +40,8 @@ def test_names_of_one_symbol_keep_their_own_way_through_a_refresh(world: World) 
 @pytest.mark.parametrize("how", [{"only_newer": True}, {"use_cache": False}])
 def test_what_is_new_is_told_by_the_clock_as_it_stands(world: World, how: dict[str, bool]) -> None:
     """An earlier reading of a clock that has been put forward since hides no candle."""
-    world.ask("BTC/USDT", "1h", "2025-06-10", "2025-06-12")
-    behind = -3 * HOUR
-    world.home.cache.save_clock_offset(venue(world.exchange, world.config), behind)
+    world.ask("BTC/USDT", "1h", "2025-06-10", "2025-06-15T10:00")
+    name = venue(world.exchange, world.config)
+    world.home.cache.save_clock_offset(name, -2 * HOUR, measured_ms=world.clock() - 2 * SECOND)
     asked = world.ask("BTC/USDT", "1h", "2025-06-10", **how)
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", world.clock()))

@@ -63,9 +63,8 @@ async def _answer(task: Task) -> None:
         extras=request.all_columns,
     ) as exchange:
         exchange.require_timeframe(key.timeframe)
-        # Who asks for what is new, or for all anew, means it by the clock as it stands now.
-        trusted = request.dated or (request.use_cache and not request.only_newer)
-        now_ms = await _exchange_now(exchange, task.home.cache, task.on_event, trusted=trusted)
+        good_for_ms = request.clock_good_for_ms(_CLOCK_FRESH_MS)
+        now_ms = await _exchange_now(exchange, task.home.cache, task.on_event, good_for_ms)
         request.resolve(now_ms)  # a date that cannot be answered, before anything is asked for
         try:
             markets = await _name_online(task, exchange)
@@ -258,13 +257,12 @@ async def _exchange_now(
     exchange: Exchange,
     cache: CacheManager,
     on_event: Callable[[Event], None],
-    *,
-    trusted: bool,
+    good_for_ms: int,
 ) -> int:
-    """Tell the exchange's time, by a fresh reading if the last one is old or not `trusted`."""
+    """Tell the exchange's time, by a fresh reading if the last one is old."""
     local = time.time_ns() // 1_000_000
-    known = cache.get_clock_offset(exchange.venue) if trusted else None
-    if known is not None and 0 <= local - known.measured_ms < _CLOCK_FRESH_MS:
+    known = cache.get_clock_offset(exchange.venue)
+    if known is not None and 0 <= local - known.measured_ms < good_for_ms:
         exchange.follow_clock(known.offset_ms)
         return local + known.offset_ms
     offset = await _clock_offset(exchange, on_event)

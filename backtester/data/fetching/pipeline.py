@@ -108,7 +108,8 @@ class Task:
             venue(request.key.exchange, request.exchange_config)
         )
         # An old reading is good enough for what is dated: that much a clock does not drift.
-        known = clock is not None and 0 <= _now_ms() - clock.measured_ms < _CLOCK_TRUSTED_MS
+        good_for_ms = request.clock_good_for_ms(_CLOCK_TRUSTED_MS)
+        known = clock is not None and 0 <= _now_ms() - clock.measured_ms < good_for_ms
         if not (known or request.dated) or not self._name_offline():
             return False
         try:

@@ -27,6 +27,7 @@ DEFAULT_CANDLES = 1000
 SETTLE_MS = 2_000
 """How long after its close a candle counts as closed: exchanges publish a moment late."""
 _DAY_MS = 86_400_000
+_AT_ONCE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,15 @@ class FetchRequest:
     def dated(self) -> bool:
         """Whether the request does not depend on the current time."""
         return is_absolute(self.start) and is_absolute(self.end)
+
+    def clock_good_for_ms(self, usual_ms: int) -> int:
+        """Return how old a reading of the exchange's clock may be to tell what "now" is.
+
+        That is `usual_ms`, but for those who ask for what is new, or for all anew: they mean it
+        by the clock as it stands. Updates of several datasets in a row share a reading.
+        """
+        anew = self.only_newer or not self.use_cache
+        return _AT_ONCE_MS if anew and not self.dated else usual_ms
 
     def resolve(self, now_ms: int) -> Interval:
         """Return the interval of closed candles asked for, on the timeframe's grid.
