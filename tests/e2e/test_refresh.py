@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from backtester.data.settings import venue
-from tests.support.world import HOUR, SECOND, World, ms, same, truth
+from tests.support.world import DAY, HOUR, SECOND, World, ms, same, truth
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
 UNITS = ("1w", "1M")
@@ -45,3 +47,23 @@ def test_what_is_new_is_told_by_the_clock_as_it_stands(world: World, how: dict[s
     world.home.cache.save_clock_offset(name, -2 * HOUR, measured_ms=world.clock() - 2 * SECOND)
     asked = world.ask("BTC/USDT", "1h", "2025-06-10", **how)
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", world.clock()))
+
+
+def test_a_clock_of_another_day_is_read_for_every_open_question(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay's clock is put forward without ours: what has closed by then is shown.
+
+    A question that is past by it is answered without it.
+    """
+    ours = world.clock() + 400 * DAY
+    monkeypatch.setattr(time, "time_ns", lambda: ours * 1_000_000)
+    world.ask("BTC/USDT", "1h", "2025-06-10")
+    assert world.ask("BTC/USDT", "1h", "2025-06-10", "2025-06-15").requests == []
+    asked = world.ask("BTC/USDT", "1h", "2025-06-10")
+    assert [request.path for request in asked.requests] == ["/api/v3/time"]
+    for end in (None, "2025-06-15T23:00"):
+        world.clock.now_ms += 5 * HOUR
+        asked = world.ask("BTC/USDT", "1h", "2025-06-10", end)
+        now = world.clock()
+        assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", now, now))

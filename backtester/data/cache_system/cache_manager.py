@@ -50,6 +50,7 @@ _ABOUT_THE_SYMBOL = (RequestError, NotServedError)
 _ABOUT_THE_QUESTION = (DateError, EmptyIntervalError, NoSymbolsError, OptionError)
 
 _CLOCK_SLACK_MS = 60_000
+_DAY_MS = 86_400_000
 """How far in the future a time may lie: two machines may share a directory."""
 
 _VERSION = 2
@@ -95,6 +96,15 @@ class ClockOffset:
     """By the local clock, UTC epoch milliseconds."""
     booted_ms: int = field(default=0, compare=False)
     """When this machine's monotonic clock began; see `_booted_ms`."""
+
+    def holds(self, local_ms: int, for_ms: int) -> bool:
+        """Tell whether the reading is not older than `for_ms`, and of a clock that runs like ours.
+
+        One that is days away is no clock of the world but that of a replay, which may be set to
+        another time at any moment: a reading of it says nothing about now.
+        """
+        age_ms = local_ms - self.measured_ms
+        return 0 <= age_ms < for_ms and abs(self.offset_ms) < _DAY_MS
 
 
 def _now_ms() -> int:

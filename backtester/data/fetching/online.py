@@ -262,21 +262,23 @@ async def _exchange_now(
     """Tell the exchange's time, by a fresh reading if the last one is old."""
     local = time.time_ns() // 1_000_000
     known = cache.get_clock_offset(exchange.venue)
-    if known is not None and 0 <= local - known.measured_ms < good_for_ms:
+    if known is not None and known.holds(local, good_for_ms):
         exchange.follow_clock(known.offset_ms)
         return local + known.offset_ms
-    offset = await _clock_offset(exchange, on_event)
+    offset = await _clock_offset(exchange, on_event, known.offset_ms if known else None)
     cache.save_clock_offset(exchange.venue, offset)
     return time.time_ns() // 1_000_000 + offset
 
 
-async def _clock_offset(exchange: Exchange, on_event: Callable[[Event], None]) -> int:
+async def _clock_offset(
+    exchange: Exchange, on_event: Callable[[Event], None], before: int | None
+) -> int:
     """Read how far the exchange's clock is ahead, milliseconds.
 
     One wrong reading would let candles that are yet to come count as closed, or as absent for
-    good; so one that this machine's clock does not confirm must be confirmed by the next.
+    good; so one that neither this machine's clock nor the reading `before` confirms must be
+    confirmed by the next.
     """
-    before: int | None = None
     for _ in range(_CLOCK_READINGS):
         now_ms = await trying(exchange.now_ms, exchange.id, on_event)
         offset = now_ms - time.time_ns() // 1_000_000

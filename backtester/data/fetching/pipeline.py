@@ -107,15 +107,16 @@ class Task:
         clock = self.home.cache.get_clock_offset(
             venue(request.key.exchange, request.exchange_config)
         )
-        # An old reading is good enough for what is dated: that much a clock does not drift.
+        now_ms = _now_ms() + (clock.offset_ms if clock else 0)
+        # An old reading is good enough for what is past: that much a clock does not drift.
         good_for_ms = request.clock_good_for_ms(_CLOCK_TRUSTED_MS)
-        known = clock is not None and 0 <= _now_ms() - clock.measured_ms < good_for_ms
-        if not (known or request.dated) or not self._name_offline():
-            return False
+        known = clock is not None and clock.holds(_now_ms(), good_for_ms)
         try:
-            wanted = self.wanted(_now_ms() + (clock.offset_ms if clock else 0))
+            if not (known or request.past(now_ms)) or not self._name_offline():
+                return False
+            wanted = self.wanted(now_ms)
         except RequestError:
-            if clock is not None:
+            if known:
                 raise
             return False  # by a clock that may be wrong; the exchange's decides
         self.read(wanted)

@@ -83,6 +83,10 @@ class FetchRequest:
         anew = self.only_newer or not self.use_cache
         return _AT_ONCE_MS if anew and not self.dated else usual_ms
 
+    def past(self, now_ms: int) -> bool:
+        """Whether the request is the same at any time from `now_ms` on, UTC epoch milliseconds."""
+        return self.dated and self._end(now_ms) <= now_ms
+
     def resolve(self, now_ms: int) -> Interval:
         """Return the interval of closed candles asked for, on the timeframe's grid.
 
