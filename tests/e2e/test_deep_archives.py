@@ -226,6 +226,24 @@ def test_days_are_compared_with_their_volume() -> None:
     assert compared(Candles.empty(), Candles.empty(), hours, span) == ([], [])
 
 
+def test_silence_at_the_beginning_of_a_day_is_no_conflict() -> None:
+    """A flat candle stands for it in a file, while the API's day begins with the first trade."""
+    span = Interval(ms("2025-02-01"), ms("2025-02-03"))
+    hours = Timeframe.parse("1h")
+    real = MARKET.candles(BTC, hours, span)
+    values = real.values.copy()
+    values[24, :4], values[24, 4] = values[23, 3] * 2, 0.0
+    days = MARKET.candles(BTC, ONE_DAY, span).values.copy()
+    rest = values[25:]
+    days[1] = rest[0, 0], rest[:, 1].max(), rest[:, 2].min(), rest[-1, 3], rest[:, 4].sum()
+    shown = Candles.of(ONE_DAY.grid(span), days)
+    same_days, conflicts = compared(Candles.of(real.open_time, values), shown, hours, span)
+    assert (len(same_days), conflicts) == (2, [])
+    values[24, 4] = values[30, 4]
+    _, (one,) = compared(Candles.of(real.open_time, values), shown, hours, span)
+    assert one.open_time == ms("2025-02-02"), "a candle with trades counts"
+
+
 def test_the_newest_months_come_first_and_only_those_that_are_out() -> None:
     """A month is counted on from three days after it."""
     wanted = [Interval(ms("2025-03-15"), ms("2025-06-10"))]

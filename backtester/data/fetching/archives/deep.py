@@ -35,6 +35,7 @@ __all__ = ["DeepArchive", "compared"]
 _log = logging.getLogger(__name__)
 
 _DAY = Timeframe.parse("1d")
+_VOLUME = COLUMNS.index("Volume")
 _AT_ONCE = 4
 """Symbols; each reads its files one after the other."""
 _MISSES_ENOUGH = 2
@@ -172,9 +173,9 @@ def compared(
         The days that are the same in both, or that neither has between days that the API shows;
         and those that differ or that one lacks.
     """
-    rules = [rule_of(name) for name in COLUMNS]
-    opens, columns = reduce_groups(candles.open_time, list(candles.values.T), rules, _DAY, [span])
-    ours = dict(zip(opens.tolist(), np.stack(columns, axis=1), strict=True))
+    ours = _days_made_of(candles, span)
+    # Flat candles that stand for silence begin with the close before; the API's day need not.
+    traded = _days_made_of(candles.take(candles.values[:, _VOLUME] > 0), span)
     theirs = dict(zip(days.open_time.tolist(), days.values, strict=True))
     same, conflicts = [], []
     for day in _days_of(span):
@@ -182,15 +183,23 @@ def compared(
         if mine is None and other is None:
             between = len(days) and days.open_time[0] < day.start < days.open_time[-1]
             same += [day] if between else []
-        elif mine is not None and other is not None and _alike(mine, other):
+        elif other is not None and any(
+            made is not None and _alike(made, other) for made in (mine, traded.get(day.start))
+        ):
             same.append(day)
         else:
             conflicts.append(_Conflict(day.start, _plain(mine), _plain(other)))
     return same, conflicts
 
 
+def _days_made_of(candles: Candles, span: Interval) -> dict[int, np.ndarray]:
+    rules = [rule_of(name) for name in COLUMNS]
+    opens, columns = reduce_groups(candles.open_time, list(candles.values.T), rules, _DAY, [span])
+    return dict(zip(opens.tolist(), np.stack(columns, axis=1), strict=True))
+
+
 def _alike(mine: np.ndarray, other: np.ndarray) -> bool:
-    volume = abs(mine[4] - other[4]) <= _SAME_VOLUME * abs(other[4])
+    volume = abs(mine[_VOLUME] - other[_VOLUME]) <= _SAME_VOLUME * abs(other[_VOLUME])
     return bool(volume) and np.array_equal(mine[:4], other[:4])
 
 
