@@ -176,6 +176,8 @@ def test_what_is_not_ccxts_own(
         ("BadRequest", 'kucoin {"code":"408000","msg":"Network timeout, please try again later"}'),
         ("ExchangeError", 'mexc {"success":false,"code":500,"message":"Internal error!"}'),
         ("ExchangeError", 'bitget {"code":"40015","msg":"System is abnormal, please try again"}'),
+        ("ExchangeError", 'bybit {"retCode":10016,"retMsg":"Server error."}'),
+        ("ExchangeError", 'bitget {"code":"40725","msg":"service return an error"}'),
         ("ExchangeError", "kraken EService: Throttled: 1700000030"),
     ],
 )

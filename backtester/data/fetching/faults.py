@@ -65,10 +65,12 @@ _LOCKED_OUT, _LOCKED_OUT_S = "temporary lockout", 900.0
 """How Kraken words a ban, with a 200, and how long it lasts.
 https://support.kraken.com/hc/articles/209234858"""
 _COME_AGAIN = re.compile(
-    r"try again|internal (server )?error|system (error|busy)|timeout|throttled", re.IGNORECASE
+    r"try again|(internal|server) error|system (error|busy)|service return|timeout|throttled",
+    re.IGNORECASE,
 )
 """How exchanges word failures of their own that ccxt has as `ExchangeError` or `BadRequest`:
-Bybit's 10016, KuCoin's 408000, MEXC's 500 and 513, Bitget's 40015, Kraken's EService:Throttled."""
+Bybit's 10016, KuCoin's 408000, MEXC's 500 and 513, Bitget's 40015 and 40725, Kraken's
+EService:Throttled."""
 _COARSE = {"ExchangeError", "BadRequest"}
 _TOO_LONG_AGO = re.compile(r"too long ago\D{1,20}(\d{2,7}) points", re.IGNORECASE)
 """How Gate says how many candles ago a window may begin, since February 2026 of contracts as well.
