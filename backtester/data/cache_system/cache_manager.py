@@ -50,8 +50,10 @@ _ABOUT_THE_SYMBOL = (RequestError, NotServedError)
 _ABOUT_THE_QUESTION = (DateError, EmptyIntervalError, NoSymbolsError, OptionError)
 
 _CLOCK_SLACK_MS = 60_000
-_DAY_MS = 86_400_000
 """How far in the future a time may lie: two machines may share a directory."""
+_REPLAY_OFFSET_MS, _REPLAY_READING_MS = 86_400_000, 10_000
+"""A clock a day or more away from ours is a replay's. It may be set at any moment, so a reading
+of it is good for ten seconds: enough for a second identical question to send no request."""
 
 _VERSION = 2
 _SCHEMA = (
@@ -98,13 +100,10 @@ class ClockOffset:
     """When this machine's monotonic clock began; see `_booted_ms`."""
 
     def holds(self, local_ms: int, for_ms: int) -> bool:
-        """Tell whether the reading is not older than `for_ms`, and of a clock that runs like ours.
-
-        One that is days away is no clock of the world but that of a replay, which may be set to
-        another time at any moment: a reading of it says nothing about now.
-        """
-        age_ms = local_ms - self.measured_ms
-        return 0 <= age_ms < for_ms and abs(self.offset_ms) < _DAY_MS
+        """Return whether the reading is younger than `for_ms`, or, of a replay's clock, fresh."""
+        if abs(self.offset_ms) >= _REPLAY_OFFSET_MS:
+            for_ms = min(for_ms, _REPLAY_READING_MS)
+        return 0 <= local_ms - self.measured_ms < for_ms
 
 
 def _now_ms() -> int:
