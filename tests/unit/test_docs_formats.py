@@ -167,7 +167,7 @@ def test_the_cache_has_the_tables_of_the_page(tmp_path: Path) -> None:
 
 def test_every_meaning_of_an_answer_is_on_the_page() -> None:
     """A new one must be written down."""
-    section = PAGE[PAGE.index("`served` says") : PAGE.index("A time under no interval")]
+    section = PAGE[PAGE.index("`served` says") : PAGE.index("A time in no interval")]
     assert set(re.findall(r"`([a-z_]+)`", section)) - {"served"} == {str(one) for one in Served}
 
 
