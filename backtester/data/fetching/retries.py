@@ -1,7 +1,7 @@
 """Do something again while its failure may pass.
 
-Twenty lines of our own: every request passes here twice, and a library that looks
-at each call anew cost a fetch a tenth of its processor time.
+Twenty lines of our own, since every request passes here twice: see
+``docs/decisions/027``.
 """
 
 from __future__ import annotations
