@@ -106,7 +106,7 @@ def test_a_large_one_moves_by_itself(
     assert names(store.folder) == [SQLITE, f"{PICKLE}.moved"]
     expected = Dataset(KEY, applied(*BATCH, more).series, NOTES)
     assert contents(store.read(KEY)) == contents(expected)
-    told = [record.getMessage() for record in caplog.records if "from now on" in record.message]
+    told = [record.getMessage() for record in caplog.records if "is now kept in" in record.message]
     assert len(told) == 1
     assert f"{PICKLE}.moved" in told[0]
     assert [one.name for one in store.summary()] == [SQLITE]

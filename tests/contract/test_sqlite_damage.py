@@ -305,7 +305,7 @@ def test_a_damaged_log(store: SqliteStore, left: Left, every: int) -> None:
         if "problem" not in now:
             assert held.index(now) >= len(held) - 2, at
             continue
-        assert "log of changes" in now["problem"]
+        assert "write-ahead log" in now["problem"]
         if found % 50 == 1:
             assert contents(store.read(KEY, salvage=True)) in held
             with pytest.raises(CorruptDatasetError):

@@ -118,7 +118,7 @@ def test_an_own_candle_that_differs_from_its_parts_is_told(
     assert differing[0]["own"] == values[2].tolist()
     assert differing[0]["made"][:4] == days.values[2, :4].tolist()
     assert asked.result.account()["differing"] == {BTC: 2}
-    assert "2 candles of the exchange are not what its shorter ones add up to" in caplog.text
+    assert "2 of the exchange's candles differ from the sum of its shorter ones" in caplog.text
     assert "2025-06-03" in caplog.text
 
 
@@ -159,7 +159,9 @@ def test_a_damaged_source_is_named_and_nothing_made_of_it(world: World) -> None:
     (path,) = world.folder.glob("*_1h.pickle.blosc")
     path.write_bytes(path.read_bytes()[:-200])
     world.new_process()
-    asked = world.ask(BTC, "1d", START, END, prefer_resampling=True, warns="nothing is made of it")
+    asked = world.ask(
+        BTC, "1d", START, END, prefer_resampling=True, warns="no candles are built from it"
+    )
     assert same(asked[BTC], truth(BTC, "1d", START, END))
     assert path.exists()
 

@@ -639,7 +639,7 @@ def test_a_ledger_that_cannot_be_opened_is_kept_in_memory(
     assert waited_s(clock, budget) == about(60)
 
     (warning,) = warnings_in(caplog)
-    assert "this process keeps a request budget of its own" in warning
+    assert "this process counts only its own requests" in warning
     assert str(path) in warning
     ledger.close()
 

@@ -252,7 +252,7 @@ def test_what_cannot_be_looked_at_is_not_missing(tmp_path: Path) -> None:
     """A path that leads through a file is an error that names it."""
     blocked = tmp_path / "a file" / "in the way"
     blocked.parent.touch()
-    with pytest.raises(StorageError, match=r"cannot look at .*in the way") as caught:
+    with pytest.raises(StorageError, match=r"cannot access .*in the way") as caught:
         files.signature(blocked)
     assert caught.value.path == str(blocked)
 

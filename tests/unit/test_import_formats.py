@@ -478,7 +478,7 @@ def test_what_users_put_beside_candles_is_no_matter(tmp_path: Path) -> None:
 def test_single_columns_of_vectorbt_are_refused(tmp_path: Path) -> None:
     """Closes alone say that they are."""
     data_of({BTC: frame()["Close"]}).save(tmp_path / "x.pickle")
-    with pytest.raises(CorruptDatasetError, match="closes alone"):
+    with pytest.raises(CorruptDatasetError, match="only closes"):
         series(tmp_path / "x.pickle")
 
 

@@ -109,7 +109,7 @@ def test_bytes_after_the_chunk_are_for_the_caller_to_cut():
     file = chunk + b"footer"
     assert plain.chunk_length(file[: plain.HEADER_SIZE]) == len(chunk)
     assert plain.unpack(memoryview(file)[: len(chunk)]) == payload()
-    refused(file, "behind its end")
+    refused(file, "after its end")
 
 
 def test_subclasses_of_plain_types_become_plain():
@@ -436,11 +436,11 @@ def with_series(**changes: object) -> dict:
         (changed(exchange=5), "parts"),
         (changed(columns=list(COLUMNS)[:4]), "columns"),
         (changed(extra=1), "parts"),
-        (changed(series={5: {}}), "is not one"),
-        (changed(series={"A": {}}), "is not one"),
+        (changed(series={5: {}}), "is invalid"),
+        (changed(series={"A": {}}), "is invalid"),
         (with_series(open_time=b"1234567"), "different lengths"),
         (with_series(values=b""), "different lengths"),
-        (with_series(coverage={}), "is not one"),
+        (with_series(coverage={}), "is invalid"),
     ],
 )
 def test_a_payload_of_another_shape_is_refused(broken, reason):

@@ -54,20 +54,20 @@ def test_one_symbol_or_several(symbols: Any, names: list[str]) -> None:
 @pytest.mark.parametrize("symbols", [[], (), iter("")], ids=["list", "tuple", "iterator"])
 def test_no_symbols(symbols: Any) -> None:
     """Nothing asked for is an error that says so."""
-    with pytest.raises(NoSymbolsError, match="no symbols were asked for"):
+    with pytest.raises(NoSymbolsError, match="no symbols were given"):
         parse_symbols(symbols)
 
 
 @pytest.mark.parametrize(
     ("symbols", "what"),
     [
-        (None, "must be text or a list"),
-        (7, "must be text or a list"),
+        (None, "must be a string or a list"),
+        (7, "must be a string or a list"),
         ("", "'' is not a symbol"),
         ("  ", "'  ' is not a symbol"),
         (["A", None], "None is not a symbol"),
         (["A", ["B"]], r"\['B'\] is not a symbol"),
-        (["A", "B", "A "], "asked for twice: A"),
+        (["A", "B", "A "], "symbols given twice: A"),
     ],
 )
 def test_what_is_no_list_of_symbols(symbols: Any, what: str) -> None:

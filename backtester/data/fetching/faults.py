@@ -117,8 +117,8 @@ def translate(error: BaseException, answer: HttpAnswer, exchange: str) -> DataEr
         wait = _told(answer, _LOCKED_OUT_S if locked_out else DEFAULT_BAN_S)
         until = int((time.time() + wait) * 1000)
         return BannedError(
-            f"{exchange} has banned this address until {format_ms(until)}; nothing is asked "
-            f"before that ({said})",
+            f"{exchange} has banned this address until {format_ms(until)}; no request "
+            f"is sent before then ({said})",
             until_ms=until,
             retry_after_s=wait,
             **facts,

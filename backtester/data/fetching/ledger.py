@@ -200,8 +200,8 @@ class Ledger:
             log.warning("the request ledger %s is damaged (%s) and is replaced", self.path, error)
             self._replace()
         else:
-            log.warning("the request ledger %s cannot be used (%s): this process keeps"
-                        " a request budget of its own", self.path, error)  # fmt: skip
+            log.warning("the request ledger %s cannot be used (%s): this process counts"
+                        " only its own requests", self.path, error)  # fmt: skip
             self._go_on_in_memory()
 
     def _replace(self) -> None:

@@ -169,8 +169,8 @@ def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | No
     if exchange.archive_url is None or (deep_only(exchange.id) and not deep):
         if source is Source.ARCHIVE:
             raise NotServedError(
-                f"{exchange.id} has no archives we know of; name their address as 'archiveUrl' "
-                "in exchange_config, or leave the source to 'auto'",
+                f"no archives of {exchange.id} are known; give their address as 'archiveUrl' in "
+                "exchange_config, or use source='auto'",
                 exchange=exchange.id,
             )
         return None
@@ -287,7 +287,7 @@ async def _clock_offset(
         if before is not None and abs(offset - before) <= _CLOCK_AGREES_MS:
             return offset
         before = offset
-    raise BadResponseError(f"{exchange.id} tells another time whenever it is asked")
+    raise BadResponseError(f"the clock of {exchange.id} gives a different time at every request")
 
 
 async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
@@ -309,7 +309,7 @@ async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
             cache.save_failed(*where, name, error)
         else:
             again = format_ms(failed[symbol].expires_ms)
-            error = NotServedError(f"{failed[symbol].reason} (not asked again before {again})")
+            error = NotServedError(f"{failed[symbol].reason} (not requested again before {again})")
         task.result.failures[name] = error
         task.on_event(SymbolFailed(name, str(error)))
     return {market.symbol: market for market in markets}

@@ -219,7 +219,7 @@ class Task:
         if self.request.prefer_resampling:
             self.derived, unreadable = derive(store, key, wanted)
             for one in unreadable:
-                _warn(f"{one}; nothing is made of it")
+                _warn(f"{one}; no candles are built from it")
 
     def gaps(self, wanted: Mapping[str, Interval]) -> dict[str, list[Interval]]:
         """Give per unified symbol what of `wanted` is to be asked for."""
@@ -411,8 +411,8 @@ class Task:
             _log.warning("%s %s: the exchange revised %d stored candles", key, name, len(revised))
         for name, differing in result.differing.items():
             _log.warning(
-                "%s %s: %d candles of the exchange are not what its shorter ones add up to, the "
-                "first that of %s; the exchange's are given",
+                "%s %s: %d of the exchange's candles differ from the sum of its shorter ones, the "
+                "first at %s; the exchange's own are returned",
                 key, name, len(differing), format_ms(differing[0]["open_ms"]),
             )  # fmt: skip
         if result.failures and not result.series:
@@ -440,7 +440,7 @@ class Task:
         from backtester.data.fetching.capabilities import capability_of
 
         archive = capability_of(key.exchange, key.market_type).archive
-        reach = f"reaches back to {format_ms(max(cut))} only"
+        reach = f"only reaches back to {format_ms(max(cut))}"
         if (asked := self.result.interval) is not None and max(cut) >= asked.end:
             reach = f"does not reach back to {asked}"
         _warn(
@@ -461,8 +461,8 @@ def _parts(interval: Interval, timeframe: Timeframe) -> Iterator[Interval]:
 def _storage_sentence(error: StorageError) -> str:
     if isinstance(error, CorruptDatasetError):
         return (
-            f"{error}; it is set aside, and only what this question needs of it is asked for again "
-            "(`vbt-data verify --repair`, before any fetch, asks for all of it)"
+            f"{error}; it is set aside, and only what this request needs is fetched again "
+            "(`vbt-data verify --repair`, run before any fetch, fetches all of it again)"
         )
     return f"the data is complete but could not be stored: {error}"
 

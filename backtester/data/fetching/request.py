@@ -60,13 +60,13 @@ class FetchRequest:
     def __post_init__(self) -> None:
         if self.prefer_resampling and not self.use_cache:
             raise OptionError(
-                "prefer_resampling builds candles of what is stored, and use_cache=False asks the "
-                "exchange for all of them: they exclude each other"
+                "prefer_resampling builds candles from stored ones, and use_cache=False requests "
+                "all of them from the exchange: they exclude each other"
             )
         if self.prefer_resampling and self.all_columns:
             raise OptionError(
-                "candles made of shorter ones have no extra columns: prefer_resampling and "
-                "columns='all' exclude each other"
+                "resampled candles have no extra columns: prefer_resampling and columns='all' "
+                "exclude each other"
             )
 
     @property
@@ -301,7 +301,7 @@ def wants_all(columns: str) -> bool:
         Neither.
     """
     if columns not in ("ohlcv", "all"):
-        raise OptionError(f"columns are 'ohlcv' or 'all', not {columns!r}", value=columns)
+        raise OptionError(f"columns must be 'ohlcv' or 'all', not {columns!r}", value=columns)
     return columns == "all"
 
 
@@ -334,8 +334,7 @@ def _require_order(start: int, end: int) -> None:
 
 def _future(param: str, ms: int, now_ms: int) -> DateError:
     return DateError(
-        f"{param} {format_ms(ms)} lies in the future; the exchange's clock says "
-        f"{format_ms(now_ms)}",
+        f"{param} {format_ms(ms)} is in the future; the exchange's clock says {format_ms(now_ms)}",
         param=param,
         value=ms,
     )

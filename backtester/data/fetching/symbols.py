@@ -37,16 +37,16 @@ def parse_symbols(symbols: Any) -> list[str]:
     elif isinstance(symbols, Iterable):
         given = list(symbols)
     else:
-        raise OptionError(f"symbols must be text or a list of texts, not {symbols!r}")
+        raise OptionError(f"symbols must be a string or a list of strings, not {symbols!r}")
     if not given:
-        raise NoSymbolsError("no symbols were asked for; name some, such as 'BTC/USDT'")
+        raise NoSymbolsError("no symbols were given; name some, such as 'BTC/USDT'")
     names = [name.strip() if isinstance(name, str) and _is_text(name) else "" for name in given]
     if "" in names:
         wrong = given[names.index("")]
         raise OptionError(f"{wrong!r} is not a symbol; write it like 'BTC/USDT'")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise OptionError(f"asked for twice: {', '.join(twice)}", symbols=twice)
+        raise OptionError(f"symbols given twice: {', '.join(twice)}", symbols=twice)
     return names
 
 

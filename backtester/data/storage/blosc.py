@@ -90,9 +90,9 @@ def decompress(chunk: bytes | memoryview, *, ratio: int = _RATIO) -> bytes:
     view = memoryview(chunk).cast("B")
     length, unpacked = _lengths(view, ratio)
     if length != len(view):
-        problem = "is cut short" if length > len(view) else "has something behind its end"
+        problem = "is cut short" if length > len(view) else "has extra bytes after its end"
         raise UnreadableError(
-            f"its chunk {problem}: {len(view)} bytes are there, its header says {length}"
+            f"its chunk {problem}: it has {len(view)} bytes, its header says {length}"
         )
     import blosc2
 
@@ -101,7 +101,7 @@ def decompress(chunk: bytes | memoryview, *, ratio: int = _RATIO) -> bytes:
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise UnreadableError(f"its compressed part is damaged ({error})") from error
     if not isinstance(raw, bytes) or len(raw) != unpacked:
-        raise UnreadableError("its compressed part is not of the size that its header says")
+        raise UnreadableError("its compressed part does not have the size that its header says")
     return raw
 
 
@@ -136,13 +136,13 @@ def _sizes(header: bytes | memoryview) -> tuple[int, int]:
     if unpacked <= 0:
         raise _out_of_proportion(packed, unpacked)
     if not _is_ordinary(begin + end) or not 0 < block <= unpacked:
-        raise UnreadableError("its Blosc2 header asks for what such files never use")
+        raise UnreadableError("its Blosc2 header uses features that such files never need")
     return packed, unpacked
 
 
 def _out_of_proportion(packed: int, unpacked: int) -> UnreadableError:
     return UnreadableError(
-        f"its header says that {packed} bytes unpack to {unpacked}, which is out of proportion"
+        f"its header says that {packed} bytes decompress to {unpacked}, which is implausible"
     )
 
 
@@ -188,7 +188,7 @@ def decompress_array(chunk: bytes | memoryview, array: NDArray[Any]) -> None:
     length, unpacked = _sizes(chunk)
     # The library trusts that there is room.
     if length != len(chunk) or unpacked != array.nbytes:
-        raise UnreadableError("its compressed part is not of the size that belongs here")
+        raise UnreadableError("its compressed part does not have the expected size")
     import blosc2
 
     try:

@@ -169,7 +169,7 @@ def _open(path: Path, log: DamagedLog) -> sqlite3.Connection:
     if log is not DamagedLog.USE and sqlite_log.is_damaged(path):
         if log is DamagedLog.IGNORE:
             return _configured(path, "mode=ro&immutable=1", _Frozen)
-        raise _corrupt("its log of changes is damaged, with sound changes behind the damage")
+        raise _corrupt("its write-ahead log is damaged, with sound changes after the damage")
     try:
         return _configured(path, "mode=rw")
     except sqlite3.OperationalError:

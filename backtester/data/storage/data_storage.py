@@ -282,7 +282,7 @@ class DataStorage:
         firsts = [one.first_ms for one in held if one.first_ms is not None]
         lasts = [one.last_ms for one in held if one.last_ms is not None]
         if not firsts:
-            raise DatasetNotFoundError(f"no candle is stored of {key}", key=str(key))
+            raise DatasetNotFoundError(f"no candles are stored for {key}", key=str(key))
         first, last = min(firsts), max(lasts)
         return (
             pd.Timestamp(first, unit="ms", tz="UTC"),
@@ -325,7 +325,9 @@ class DataStorage:
         known = [span.interval for span in series.coverage]
         known += key.timeframe.runs(series.candles.open_time)
         if not known:
-            raise DatasetNotFoundError(f"nothing is known of {symbol}", key=str(key), symbol=symbol)
+            raise DatasetNotFoundError(
+                f"nothing is known about {symbol}", key=str(key), symbol=symbol
+            )
         whole = Interval(min(one.start for one in known), max(one.end for one in known))
         rows = [
             (part.start, part.end, state, key.timeframe.steps(part))
@@ -375,7 +377,7 @@ class DataStorage:
         """
         form, key = Storage.parse(to), DatasetKey.of(exchange_id, market_type, timeframe)
         if form is Storage.AUTO:
-            raise OptionError("say to which form: pickle or sqlite", value=to)
+            raise OptionError("choose the target format: pickle or sqlite", value=to)
         self.names(key)
         return self._home().store.move(key, form)
 
@@ -396,7 +398,7 @@ class DataStorage:
         key = DatasetKey.of(exchange_id, market_type, timeframe)
         named = None if symbols is None else list(self.names(key, _symbols(symbols)).values())
         if named is None and not self.data_exists(exchange_id, timeframe, market_type):
-            raise DatasetNotFoundError(f"nothing is stored of {key}", key=str(key))
+            raise DatasetNotFoundError(f"nothing is stored for {key}", key=str(key))
         self._home().store.delete(key, named)
 
     def _home(self) -> Home:
@@ -435,7 +437,7 @@ def _nothing_stored(key: DatasetKey, home: Home) -> DatasetNotFoundError:
     near = [] if key.exchange in known else difflib.get_close_matches(key.exchange, known)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     return DatasetNotFoundError(
-        f"nothing is stored of {key} in {home.folder}{hint}", key=str(key), suggestions=near
+        f"nothing is stored for {key} in {home.folder}{hint}", key=str(key), suggestions=near
     )
 
 
@@ -473,7 +475,7 @@ def _not_stored(name: str, held: Iterable[str], key: DatasetKey) -> NoReturn:
     symbols = sorted(held)
     more = f" and {len(symbols) - 8} more" if len(symbols) > 8 else ""
     raise DatasetNotFoundError(
-        f"{name!r} is not stored of {key}; stored are {', '.join(symbols[:8])}{more}",
+        f"{name!r} is not stored for {key}; stored symbols: {', '.join(symbols[:8])}{more}",
         key=str(key),
         symbol=name,
     )
@@ -495,7 +497,7 @@ def fetch_kwargs(
 def _symbols(symbols: Any) -> list[str]:
     if isinstance(symbols, str) and symbols.strip().lower() in set(MarketType):
         raise OptionError(
-            f"{symbols!r} was given as the symbols; say market_type={symbols!r}", value=symbols
+            f"{symbols!r} was passed as symbols; write market_type={symbols!r}", value=symbols
         )
     return parse_symbols(symbols)
 

@@ -47,7 +47,7 @@ def signature(path: Path) -> Signature | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"cannot look at {path}: {error.strerror}", path=str(path)) from error
+        raise StorageError(f"cannot access {path}: {error.strerror}", path=str(path)) from error
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -134,7 +134,7 @@ def set_aside(path: Path) -> Path:
     Until then it stays in place too: a failed replacement does not turn damage into emptiness.
     """
     kept = _keep(path, (f"damaged-{number}" for number in count(1)))
-    _log.warning("%s was damaged and is set aside as %s", path, kept.name)
+    _log.warning("%s was damaged and has been set aside as %s", path, kept.name)
     return kept
 
 

@@ -47,15 +47,15 @@ def _tables(data: memoryview, path: Path) -> Iterable[tuple[str, Candles]]:
             foreign = inert.read_pro(data, str(path))
         except CorruptDatasetError as error:
             raise CorruptDatasetError(
-                f"{path} cannot be trusted: not a whole file of ours ({not_ours.reason}), nor one "
-                f"of VectorBT PRO ({error.reason})",
+                f"{path} cannot be trusted: it is neither a complete file of this package "
+                f"({not_ours.reason}) nor one of VectorBT PRO ({error.reason})",
                 path=str(path),
                 reason="cut off, altered or foreign",
             ) from not_ours
         return ((symbol, foreign.candles(symbol)) for symbol in foreign.tables)
     if payload["kind"] != "data":
         raise CorruptDatasetError(
-            f"{path} cannot be trusted: its end is cut off", path=str(path), reason="cut off"
+            f"{path} cannot be trusted: it is truncated", path=str(path), reason="cut off"
         )
     entries = payload["series"].items()
     return ((symbol, plain.series_from_plain(one, str(path)).candles) for symbol, one in entries)

@@ -225,8 +225,8 @@ class GrowingStore:
         target.put(source.read(key))
         kept = self._retire(key, form)
         _log.info(
-            "%s is kept in %s from now on; the old file, checked against it, is %s and may be "
-            "deleted", key, target.path(key).name, " and ".join(kept),
+            "%s is now kept in %s; the old file was checked against it, has been renamed to %s and "
+            "may be deleted", key, target.path(key).name, " and ".join(kept),
         )  # fmt: skip
 
     def _retire(self, key: DatasetKey, form: Storage) -> list[str]:

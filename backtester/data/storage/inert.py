@@ -110,7 +110,7 @@ class ForeignData:
         if broken.any():
             first = int(table.open_time[np.argmax(broken)])
             raise CandleError(
-                f"{symbol} has only a part of the candle of {format_ms(first)}"
+                f"{symbol} has an incomplete candle at {format_ms(first)}"
                 f" ({int(broken.sum())} such rows)",
                 symbol=symbol,
                 open_time=first,
@@ -127,9 +127,9 @@ def _ohlcv_positions(symbol: str, table: ForeignTable) -> list[int]:
     if not missing:
         return [at for at in positions if at is not None]
     names = ", ".join(repr(name) for name in table.columns) or "nothing"
-    has = f"only {names}, as where closes alone were saved," if len(table.columns) == 1 else names
+    has = f"only {names}, as if only closes had been saved," if len(table.columns) == 1 else names
     raise CandleError(
-        f"no candles of {symbol}: the file has {has} and no {', '.join(missing)}",
+        f"no candles for {symbol}: the file has {has} but no {', '.join(missing)}",
         symbol=symbol,
         missing=tuple(missing),
     )
@@ -145,7 +145,7 @@ def _in_order(symbol: str, times: NDArray[np.int64], values: NDArray[np.float64]
         if differ.any():
             first = int(times[again[np.argmax(differ)]])
             raise CandleError(
-                f"{symbol} has two different candles of {format_ms(first)}",
+                f"{symbol} has two different candles at {format_ms(first)}",
                 symbol=symbol,
                 open_time=first,
             )
@@ -282,7 +282,7 @@ class Reader:
         """Read the saved object."""
         class_id, kwargs, _ = _rebuilt(root, "the file")
         if "data" not in kwargs or "wrapper" not in kwargs:
-            raise _UnreadableError(f"it holds no market data but {class_id[:80]!r}")
+            raise _UnreadableError(f"it holds {class_id[:80]!r}, which is not market data")
         layout_id, parts, _ = _rebuilt(kwargs["data"], "the data")
         layout = layout_id.rpartition(".")[2]
         frames = {
@@ -293,7 +293,7 @@ class Reader:
         elif layout == "feature_dict":
             tables = self.by_symbol(frames)
         else:
-            raise _UnreadableError(f"its data stand in an unknown layout, {layout_id[:80]!r}")
+            raise _UnreadableError(f"its data have an unknown layout, {layout_id[:80]!r}")
         return ForeignData(
             tables=tables,
             layout=layout,
@@ -306,7 +306,7 @@ class Reader:
     def once(self, read: Callable[[_Call], Any], call: Any) -> Any:
         """Read a description that several places may share, once."""
         if type(call) is not _Call:
-            raise _UnreadableError("a table in it is not what it should be")
+            raise _UnreadableError("a table in it does not have the expected form")
         key = (read.__name__, id(call))
         if key not in self.seen:
             self.seen[key] = call, read(call)
@@ -315,7 +315,7 @@ class Reader:
     def spend(self, size: int) -> None:
         self.budget -= size
         if self.budget < 0:
-            raise _UnreadableError("it claims to hold more than it has bytes for")
+            raise _UnreadableError("it claims to hold more data than it has bytes for")
 
     def by_symbol(self, frames: Mapping[str, ForeignTable]) -> dict[str, ForeignTable]:
         """Turn a table per feature, symbols in columns, into one per symbol."""
@@ -379,14 +379,14 @@ class Reader:
     ) -> tuple[list[int], NDArray[np.float64] | None]:
         """Read where a block belongs and its cells; None for cells that are no numbers."""
         parts = (_Call, _Call, object)
-        cells, placement, _ = _args(call, _BLOCK, parts, "a block of a table is not one")
+        cells, placement, _ = _args(call, _BLOCK, parts, "a block of a table is invalid")
         where = self.placement(placement, columns)
         if not self.may_be_numbers(cells):
             return where, None
         kind, array = self.array(cells)
         if kind not in _NUMBERS:
             return where, None
-        _expect(array.shape == (len(where), rows), "a block of a table has another shape than it")
+        _expect(array.shape == (len(where), rows), "a block of a table has the wrong shape")
         if array.dtype.kind in "iu" and bool(((array < -_EXACT) | (array > _EXACT)).any()):
             return where, None
         return where, array
@@ -464,7 +464,7 @@ class Reader:
         """Turn a description into plain values; `_ODD` where there are none for it."""
         self.plain_budget -= 1
         if depth > _MAX_DEPTH or self.plain_budget < 0:
-            raise _UnreadableError("its settings are nested without end")
+            raise _UnreadableError("its settings are nested too deeply")
         if type(value) in _SCALARS:
             return value
         if type(value) in (memoryview, set):
@@ -519,7 +519,7 @@ def _parts(value: Any, kinds: tuple[type, ...], otherwise: str) -> tuple[Any, ..
 
 def _dict(value: Any, what: str) -> dict[str, Any]:
     if type(value) is not dict:
-        raise _UnreadableError(f"{what} is not what it should be")
+        raise _UnreadableError(f"{what} does not have the expected form")
     return value
 
 
@@ -574,17 +574,17 @@ def _array(call: Any) -> tuple[str, Any]:
     _expect(dimensions, "an array in it has no shape")
     size = prod(shape) * (1 if kind == "O8" else stored.itemsize)
     fits = type(content) is (list if kind == "O8" else memoryview) and len(content) == size
-    _expect(fits, "an array in it has the content of another one")
+    _expect(fits, "an array in it has content of the wrong size")
     if kind != "O8":
         return kind, np.ndarray(shape, stored, content, order="F" if fortran else "C")
     plain = all(type(item) in _SCALARS for item in content)
-    _expect(plain, "an array in it holds something else than plain values")
+    _expect(plain, "an array in it holds something other than plain values")
     return kind, content
 
 
 def _dtype(call: Any) -> tuple[str, np.dtype[Any]]:
     """Read a dtype: its kind as `_array` gives it, and the dtype of the stored bytes."""
-    _expect(type(call) is _Call and call.name == _DTYPE, "an array in it has no type")
+    _expect(type(call) is _Call and call.name == _DTYPE, "an array in it has no dtype")
     kind, state = call.args[0] if call.args else None, call.state
     named = repr(kind[:20]) if type(kind) is str else "without a name"
     problem = f"an array in it is of a type it cannot be: {named}"
@@ -619,10 +619,10 @@ def _to_ms(ticks: NDArray[np.int64], unit: str) -> NDArray[np.int64]:
     _expect(not (ticks == _NOT_A_TIME).any(), "a row of a table has no time")
     if unit == "s":
         far = (np.abs(ticks) > _EXACT).any()
-        _expect(not far, "a row of a table has a time beyond all times")
+        _expect(not far, "a row of a table has a time that is out of range")
         return ticks * 1_000
     odd = (ticks % _PER_MS[unit]).any()
-    _expect(not odd, "a row of a table has a time between two milliseconds")
+    _expect(not odd, "a row of a table has a time that is not a whole millisecond")
     return ticks // _PER_MS[unit]
 
 
@@ -630,9 +630,9 @@ def _timestamp_us(call: _Call) -> int:
     """Read ``_unpickle_timestamp(value, freq, tz, unit)``, as UTC epoch microseconds."""
     value, unit = call.args[:1], call.args[3:4] or (10,)
     if len(value) != 1 or type(value[0]) is not int or unit[0] not in tuple(_TICKS_PER_S):
-        raise _UnreadableError("a time in it is not one")
+        raise _UnreadableError("a time in it is invalid")
     if not -(1 << 63) < value[0] < 1 << 63:
-        raise _UnreadableError("a time in it is beyond all times")
+        raise _UnreadableError("a time in it is out of range")
     return value[0] * 1_000_000 // _TICKS_PER_S[unit[0]]
 
 
@@ -640,7 +640,7 @@ def _datetime(call: _Call) -> datetime:
     try:
         moment = _EPOCH + timedelta(microseconds=_timestamp_us(call))
     except OverflowError:
-        raise _UnreadableError("a time in it is beyond all times") from None
+        raise _UnreadableError("a time in it is out of range") from None
     return moment if call.args[2:3] != (None,) else moment.replace(tzinfo=None)
 
 
@@ -649,14 +649,14 @@ def _timedelta(call: Any) -> timedelta:
         days, seconds, microseconds = call.args if type(call) is _Call else ()
         return timedelta(days, seconds, microseconds)
     except (ValueError, TypeError, OverflowError):
-        raise _UnreadableError("a length of time in it is not one") from None
+        raise _UnreadableError("a duration in it is invalid") from None
 
 
 def _timezone(call: _Call) -> timezone:
     try:
         return timezone(_timedelta(call.args[0] if call.args else None))
     except ValueError:
-        raise _UnreadableError("a time zone in it is not one") from None
+        raise _UnreadableError("a time zone in it is invalid") from None
 
 
 def _locked(array: NDArray[_Item]) -> NDArray[_Item]:

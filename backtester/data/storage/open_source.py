@@ -88,7 +88,7 @@ def read_unpacked(content: memoryview) -> ForeignData:
     """
     outer = _Machine(content).run()
     if type(outer) is not tuple or len(outer) != 2 or type(outer[0]) is not memoryview:
-        raise UnreadableError("it is not what VectorBT saves")
+        raise UnreadableError("it was not saved by VectorBT")
     config = _inner(outer[0])
     arguments = _inner(config.get("dct"))
     parts = arguments.get("data")
@@ -101,7 +101,7 @@ def read_unpacked(content: memoryview) -> ForeignData:
             raise UnreadableError("a symbol in it is not text")
         if type(part) is Call and part.name in _SERIES:
             raise UnreadableError(
-                f"it holds a single column of {symbol}, as where closes alone were saved"
+                f"it holds a single column for {symbol}, as if only closes had been saved"
             )
         tables[symbol] = reader.once(reader.frame, part)
     return ForeignData(
@@ -114,16 +114,16 @@ def read_unpacked(content: memoryview) -> ForeignData:
 
 def _inner(pickled: Any) -> dict[str, Any]:
     if type(pickled) is not memoryview:
-        raise UnreadableError("it is not what VectorBT saves")
+        raise UnreadableError("it was not saved by VectorBT")
     value = _Machine(pickled).run()
     if type(value) is not dict:
-        raise UnreadableError("it is not what VectorBT saves")
+        raise UnreadableError("it was not saved by VectorBT")
     return value
 
 
 def _arrow_texts(restored: Call) -> list[str]:
     """Read a PyArrow array of texts: ``(type, length, nulls, offset, [None, ends, bytes], …)``."""
-    problem = UnreadableError("the names in it are not an array of texts")
+    problem = UnreadableError("the names in it are not an array of strings")
     try:
         ((kind, length, nulls, offset, buffers, *_),) = restored.args
         _, ends, texts = buffers

@@ -447,7 +447,7 @@ def _parse_footer(data: memoryview, path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise _corrupt(path, "its footer is not JSON") from error
     if not _is_footer(parsed):
-        raise _corrupt(path, f"its footer is not one of format {_FORMAT}")
+        raise _corrupt(path, f"its footer is not of format {_FORMAT}")
     return parsed  # type: ignore[no-any-return]  # its shape was checked by hand
 
 

@@ -126,9 +126,9 @@ class Machine:
                 f"it uses the pickle opcode {code:#04x}, which such files never do"
             ) from None
         except IndexError:  # of an empty stack, or of a mark or a memo entry that is not there
-            raise UnreadableError("its pickle takes more than it has put down") from None
+            raise UnreadableError("its pickle pops more than it pushed") from None
         except UnicodeDecodeError:
-            raise UnreadableError("a text in it is not UTF-8") from None
+            raise UnreadableError("a string in it is not valid UTF-8") from None
         raise UnreadableError(f"its pickle has more than {self.most_steps} steps")
 
     def _result(self) -> Any:
@@ -140,7 +140,7 @@ class Machine:
     def callee(self, what: Name | Call) -> str:
         """Return the name under which a call of `what` is written down."""
         if isinstance(what, Call):
-            raise UnreadableError("it calls what another call would give")
+            raise UnreadableError("it calls the result of another call")
         return what.text
 
     # Operands. They are taken from the bytes that are there, whatever length they claim.
@@ -183,25 +183,25 @@ class Machine:
     def recall(self, width: int) -> None:
         value = self.memo[int.from_bytes(self.take(width), "little")]
         if self.tree and type(value) not in ATOMS:
-            raise UnreadableError("it refers twice to the same part of it")
+            raise UnreadableError("it refers to the same part of itself twice")
         self.stack.append(value)
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not list:
-            raise UnreadableError("it appends to something that is no list")
+            raise UnreadableError("it appends to something that is not a list")
         target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise UnreadableError("it sets items of something that is no dictionary")
+            raise UnreadableError("it sets items of something that is not a dictionary")
         target.update(zip(self._keys(target, items[::2]), items[1::2], strict=True))
 
     def add_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not set:
-            raise UnreadableError("it adds to something that is no set")
+            raise UnreadableError("it adds to something that is not a set")
         target.update(self._keys(target, items))
 
     def _keys(self, target: object, keys: list[Any]) -> list[Any]:
@@ -214,31 +214,31 @@ class Machine:
             if type(key) is str:
                 continue
             if not is_key(key):
-                raise UnreadableError("it has a key that is no plain value nor a tuple of some")
+                raise UnreadableError("it has a key that is not a plain value or a tuple of them")
             hashes = self._hashes.setdefault(id(target), Counter())
             hashes[hash(key)] += 1
             if hashes[hash(key)] > _MOST_OF_ONE_HASH:
-                raise UnreadableError("it has keys that were chosen for their hash")
+                raise UnreadableError("it has too many keys with the same hash")
         return keys
 
     def name(self) -> None:
         module, name = self.take_last(2)
         text = f"{module}.{name}" if type(module) is type(name) is str else ""
         if text not in self.names:
-            raise UnreadableError(f"it asks for {text[:80]!r}, which such files never need")
+            raise UnreadableError(f"it names {text[:80]!r}, which such files never need")
         self.stack.append(Name(text))
 
     def call(self) -> None:
         what, args = self.take_last(2)
         if not isinstance(what, Name | Call) or type(args) is not tuple:
-            raise UnreadableError("it calls something that is no name")
+            raise UnreadableError("it calls something that is not a name")
         self.stack.append(Call(self.callee(what), args))
 
     def build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if type(target) is not Call or target.state is not None:
-            raise UnreadableError("it sets the state of something that takes none")
+            raise UnreadableError("it sets the state of something that cannot have one")
         target.state = state
 
 

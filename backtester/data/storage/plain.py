@@ -266,7 +266,7 @@ def check_payload(payload: Any, source: str = "the data") -> dict[str, Any]:
     with reading(source):
         _check_parts(payload)
         if not _is_plain((payload,), _DEPTH + 1):
-            raise UnreadableError("it holds something that is not plain, or is nested too deep")
+            raise UnreadableError("it holds something that is not plain, or is nested too deeply")
     return payload  # type: ignore[no-any-return]  # its shape was checked by hand
 
 
@@ -281,7 +281,7 @@ def _check_parts(payload: Any) -> None:
         raise UnreadableError(f"its columns are not {', '.join(COLUMNS)}")
     for symbol, entry in payload["series"].items():
         if not isinstance(symbol, str) or not _has_parts(entry, _SERIES_PARTS):
-            raise UnreadableError(f"its series {symbol!r:.80} is not one")
+            raise UnreadableError(f"its series {symbol!r:.80} is invalid")
         rows, left = divmod(len(entry["open_time"]), 8)
         if left or len(entry["values"]) != rows * 8 * width:
             raise UnreadableError(f"its series {symbol!r:.80} has tables of different lengths")
@@ -376,7 +376,7 @@ def series_from_plain(entry: Mapping[str, Any], source: str = "the data") -> Ser
         except (LookupError, TypeError, ValueError) as error:
             raise UnreadableError(f"a series is damaged ({error})") from error
         if any(a.end > b.start for a, b in pairwise(coverage.spans)):
-            raise UnreadableError("a series is damaged (its coverage is not in order)")
+            raise UnreadableError("a series is damaged (its coverage is out of order)")
     return Series(candles, coverage, revisions)
 
 
@@ -395,7 +395,7 @@ def _candles(open_time: bytes, values: bytes) -> Candles:
 
 def _span(start: int, end: int, served: str, asked_ms: int) -> Span:
     if not _are_times(start, end, asked_ms) or start >= end:
-        raise ValueError("its coverage is not made of intervals")
+        raise ValueError("its coverage does not consist of intervals")
     return Span(start, end, Served(served), asked_ms)
 
 

@@ -225,7 +225,7 @@ def require_same(found: Dataset, written: Dataset, path: Path) -> None:
         It is not.
     """
     if not found.equals(written):
-        raise DatasetWriteError(f"{path} did not keep what was written", path=str(path))
+        raise DatasetWriteError(f"{path} does not contain what was written", path=str(path))
 
 
 def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
