@@ -1,4 +1,4 @@
-"""A year of 1m for one symbol from bulk archives, beside freqtrade's way to them."""
+"""A year of 1m for one symbol from bulk archives, compared with freqtrade."""
 
 from __future__ import annotations
 
@@ -104,16 +104,16 @@ def rows() -> list[Row]:
     mine, theirs = (statistics.median(rates[who]) for who in ("ours", "freqtrade"))
     return [
         Row(
-            "a year of 1m, checksums verified, to a durable store",
+            "a year of 1m, checksums verified, stored durably",
             f"{mine:,.0f} rows/s",
             f"{mine / theirs:.1f} x {peers.freqtrade_version()} ({theirs:,.0f}/s, none verified)",
             ">= 1.5 x",
             mine >= 1.5 * theirs,
         ),
         Row(
-            "  requests, samples of the API included",
+            "  requests, including the API samples",
             f"{run['requests']}",
-            "freqtrade: 366 files and more",
+            "freqtrade: 366 files or more",
             f"<= {MOST_REQUESTS}",
             run["requests"] <= MOST_REQUESTS,
         ),

@@ -1,4 +1,4 @@
-"""A repeated question: 2 symbols x 30 days of 1h out of 8 symbols x 1 year."""
+"""A cache hit: 2 symbols x 30 days of 1h out of 8 symbols x 1 year."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ def rows() -> list[Row]:
     cold = colds[len(colds) // 2]
     return [
         Row(
-            "hot hit, VectorBT object included",
+            "warm hit, including the VectorBT object",
             f"{hot:.2f} ms",
             f"{hot / least:.1f} x slicing + frames ({least:.2f} ms)",
             "<= 2 ms",
             hot <= 2,
         ),
-        Row("cold process, imports apart", f"{cold:.1f} ms", "", "<= 30 ms", cold <= 30),
+        Row("new process, without imports", f"{cold:.1f} ms", "", "<= 30 ms", cold <= 30),
     ]
 
 
 def main() -> None:
-    """Be the cold process: import, then ask once."""
+    """Be the new process: import, then ask once."""
     import blosc2
 
     from backtester.data import vbt_adapter

@@ -1,7 +1,7 @@
 """Candles to store: random walks in ticks, the same in every run.
 
-Made data flatters a codec of ticks: real prices move by more of them, and real volumes are
-sums of binary fractions now and then. Sizes are therefore measured on real candles.
+Synthetic data flatters a tick codec: real prices move by more ticks, and real volumes are
+sometimes sums of binary fractions. Sizes are therefore measured on real candles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a fetch costs the client: processor time, start-up, memory."""
+"""What a fetch costs the client: CPU time, start-up, memory."""
 
 from __future__ import annotations
 
@@ -180,23 +180,23 @@ def rows() -> list[Row]:
     silent = again["known_requests"] == 0 and again["read_requests"] == 1
     return [
         Row(
-            "a page of 1,000 candles, from socket to checked table",
-            f"{pages['ms']:.2f} ms of processor",
+            "a page of 1,000 candles, from socket to validated table",
+            f"{pages['ms']:.2f} ms of CPU time",
             f"load {os.getloadavg()[0]:.1f}",
             "<= 2 ms",
             pages["ms"] <= 2,
         ),
         Row(
-            "the ccxt part of a fetch's start-up",
+            "importing what a fetch needs of ccxt",
             f"{one['seconds']:.2f} s, {one['mb']:.0f} MB",
             f"all of ccxt: {everything['seconds']:.2f} s, {everything['mb']:.0f} MB",
             "<= 0.6 s",
             one["seconds"] <= 0.6,
         ),
         Row(
-            f"refresh of {SERIES:,} series that are up to date, hot",
+            f"refreshing {SERIES:,} series that are up to date, warm",
             f"{again['known_ms']:.0f} ms, {again['known_requests']:.0f} requests",
-            f"{again['read_ms']:.0f} ms where the clock is read: {again['read_requests']:.0f}",
+            f"{again['read_ms']:.0f} ms if the clock is read: {again['read_requests']:.0f}",
             "<= 50 ms, one at most",
             again["known_ms"] <= 50 and silent,
         ),

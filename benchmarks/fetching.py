@@ -1,4 +1,4 @@
-"""Fetching 1m candles from the sandbox at 50 ms, limiter off, beside other programs."""
+"""Fetching 1m candles from the sandbox at 50 ms, limiter off, compared with other programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDS = 3
 
 
 def ours(url: str, *, built: bool) -> dict[str, Any]:
-    """Fetch into a durable store of its own; with the VectorBT object, or without."""
+    """Fetch instored durably of its own; with the VectorBT object, or without."""
     import blosc2
 
     from backtester.data import vbt_adapter
@@ -88,25 +88,31 @@ def rows() -> list[Row]:
     def beside(who: str, name: str, least: float, mine: str = "ours") -> Row:
         ratio = rate[mine] / rate[who]
         return Row(
-            "  beside " + name,
+            "  compared with " + name,
             f"{ratio:.1f} x",
-            f"{rate[who]:,.0f} candles/s, {cost[who] / cost[mine]:.1f} x the processor time",
+            f"{rate[who]:,.0f} candles/s, {cost[who] / cost[mine]:.1f} x the CPU time",
             f">= {least} x",
             ratio >= least,
         )
 
     return [
         Row(
-            "10 symbols x 30 days x 1m, to a durable store",
+            "10 symbols x 30 days x 1m, stored durably",
             f"{rate['ours']:,.0f} candles/s",
-            f"{cost['ours']:.1f} µs of processor each; a client that reads nothing gets "
-            f"{rate['bare_http']:,.0f}/s of the server",
+            f"{cost['ours']:.1f} µs of CPU time each; a client that parses nothing gets "
+            f"{rate['bare_http']:,.0f}/s from the server",
             "",
             None,
         ),
         beside("freqtrade", f"{peers.freqtrade_version()}, download-data", 2),
         beside("bare_ccxt", "ccxt.async_support, gathering in memory", 1.2),
-        Row("the same with VectorBT's object", f"{rate['built']:,.0f} candles/s", "", "", None),
+        Row(
+            "the same, including the VectorBT object",
+            f"{rate['built']:,.0f} candles/s",
+            "",
+            "",
+            None,
+        ),
         beside("vectorbt", "vectorbt's CCXTData", 8, "built"),
     ]
 

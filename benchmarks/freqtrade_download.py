@@ -1,6 +1,6 @@
 """Run ``freqtrade download-data`` against a local server; a program for freqtrade's environment.
 
-Timed is what it does after its configuration is read: exchange, markets, candles, files.
+The time is taken from when its configuration has been read: exchange, markets, candles, files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The request budget, limiter on: how much of what the exchange allows is used for candles."""
+"""The rate limiter: how much of what the exchange allows is used for candles."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def rows() -> list[Row]:
     return [
         Row(
             what,
-            f"{found['share']:.1%} of the ceiling",
+            f"{found['share']:.1%} of the limit",
             f"{found['share'] * limit / WEIGHT * page:,.0f} candles a minute; "
             f"{found['refused']} refused of {found['pages']}",
             ">= 95 %, at most 1 refused",

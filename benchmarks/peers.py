@@ -1,7 +1,7 @@
 """Other programs that fetch candles, run against the same local server as ours.
 
-freqtrade pins what it needs, so it lives in a virtual environment of its own,
-made at the first use (`PEERS`, or the one that ``BENCH_PEERS`` names) from PyPI; so does ArcticDB.
+freqtrade pins its dependencies, so it gets a virtual environment of its own, created from PyPI
+at first use (`PEERS`, or the one named by ``BENCH_PEERS``); so does ArcticDB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.harness import ROOT
 
 PEERS = Path(os.environ.get("BENCH_PEERS") or ROOT / ".venv-peers")
 ARCTICDB = Path(os.environ.get("BENCH_ARCTICDB") or ROOT / ".venv-arcticdb")
-"""ArcticDB takes no pandas 3."""
+"""ArcticDB does not support pandas 3."""
 _DRIVER = ROOT / "benchmarks" / "freqtrade_download.py"
 
 

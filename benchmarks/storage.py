@@ -1,4 +1,4 @@
-"""Stores beside their peers and the physical limit: 200 symbols x 5 years of 1h, a year of 1m."""
+"""Stores, their peers and the physical limit: 200 symbols x 5 years of 1h, a year of 1m."""
 
 from __future__ import annotations
 
@@ -260,9 +260,9 @@ def _reading(found: dict[str, Any], alone: dict[str, Any]) -> list[Row]:
         _hit("2 symbols x 30 days of 1h of 200 x 5 years, memo off", took, "ours"),
         _hit("the same, memo on", took, "memo"),
         Row(
-            "the same of 2,000 symbols, memo off",
+            "the same from 2,000 symbols, memo off",
             _ms(many["many"]),
-            f"{many['many'] / many['few']:.2f} x of 200 ({_ms(many['few'])})",
+            f"{many['many'] / many['few']:.2f} x that of 200 ({_ms(many['few'])})",
             "<= 1.2 x",
             many["many"] <= 1.2 * many["few"],
         ),
@@ -274,7 +274,7 @@ def _reading(found: dict[str, Any], alone: dict[str, Any]) -> list[Row]:
             grown["appended"] <= 1.2 * grown["fresh"],
         ),
         Row(
-            "a symbol's year of 1m",
+            "one symbol's year of 1m",
             _ms(took["year ours"]),
             f"{year:.1f} x limit ({_ms(took['year limit'])}){beside}",
             "<= 3 x limit, <= ArcticDB",
@@ -314,7 +314,7 @@ def _writing(found: dict[str, Any], alone: dict[str, Any]) -> list[Row]:
         Row(
             "append a candle to each of 200 symbols, durable",
             _ms(ours["append_all"]),
-            f"of it fsync about {_ms(disk['all'])}",
+            f"of which fsync about {_ms(disk['all'])}",
             "<= 15 ms",
             ours["append_all"] <= 15e-3,
         ),
@@ -328,14 +328,14 @@ def _writing(found: dict[str, Any], alone: dict[str, Any]) -> list[Row]:
         Row(
             "append a candle to one symbol, durable",
             _ms(ours["append_one"]),
-            f"of it fsync about {_ms(disk['one'])}",
+            f"of which fsync about {_ms(disk['one'])}",
             "<= 1 ms + fsync",
             ours["append_one"] <= 1e-3 + disk["one"],
         ),
         Row(
             f"first write of {first['rows'] / 1e6:.0f} million rows, one core",
             f"{first['rows_s'] / 1e6:.1f} million rows/s",
-            f"{first['rows_cpu_s'] / 1e6:.1f} per second of the processor",
+            f"{first['rows_cpu_s'] / 1e6:.1f} per CPU second",
             ">= 4 million rows/s",
             first["rows_s"] >= 4e6,
         ),
@@ -346,7 +346,7 @@ def _writing(found: dict[str, Any], alone: dict[str, Any]) -> list[Row]:
 def _size(found: dict[str, float] | None) -> Row:
     what, target = "size of real candles", "<= 0.55 x Parquet, zstd"
     if found is None:
-        return Row(what, "skipped", f"there are none: {CANDLES.name} is missing", target, None)
+        return Row(what, "skipped", f"no real candles: {CANDLES.name} is missing", target, None)
     ratio = found["ours"] / found["parquet"]
     return Row(
         f"{what}, {found['rows']:,.0f} rows",
@@ -372,7 +372,7 @@ def _peers(found: dict[str, Any]) -> list[Row]:
                 label,
                 " · ".join(reads),
                 f"append 1 {_ms(one['append_one'])}, 200 {_ms(one['append_all'])}; "
-                f"write {one['write']:.1f} s; made {one['size'] / SYMBOLS / ROWS:.1f} B/row",
+                f"write {one['write']:.1f} s; synthetic {one['size'] / SYMBOLS / ROWS:.1f} B/row",
                 "",
                 None,
             )

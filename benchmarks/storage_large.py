@@ -34,12 +34,12 @@ def rows() -> list[Row]:
         Row(
             f"{found['rows'] / 1e6:.1f} million rows, committed {BATCH_ROWS:,} at a time, folded",
             f"{found['rows'] / found['write_s'] / 1e6:.1f} million rows/s",
-            f"{found['size'] / 1e6:,.0f} MB, {found['size'] / found['rows']:.1f} B/row (made)",
+            f"{found['size'] / 1e6:,.0f} MB, {found['size'] / found['rows']:.1f} B/row (synthetic)",
             "",
             None,
         ),
         Row(
-            "peak memory of building it, over the imports",
+            "peak memory while building it, above the imports",
             f"{found['peak'] / 1e6:.0f} MB",
             f"{found['peak_early'] / 1e6:.0f} MB after a tenth; a batch {batch / 1e6:.1f} MB",
             "no more than a tenth needs + 10 batches",
@@ -57,7 +57,7 @@ def rows() -> list[Row]:
         Row(
             "a symbol's two years, memo off",
             f"{found['whole'] * 1e3:.0f} ms",
-            "the same bits as were written",
+            "bit for bit as written",
             "",
             None,
         ),

@@ -520,7 +520,7 @@ def test_a_small_file_that_unpacks_to_much(
     assert store.read(KEY).series["FLAT"].candles == flat
     monkeypatch.setattr(sqlite_dataset, "_HARMLESS_BYTES", 1 << 20)
     monkeypatch.setattr(sqlite_dataset, "_MOST_RATIO", 10)
-    with pytest.raises(CorruptDatasetError, match="more than it can"):
+    with pytest.raises(CorruptDatasetError, match="more than is possible"):
         store.read(KEY)
 
 

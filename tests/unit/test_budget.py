@@ -514,7 +514,7 @@ def test_a_ban_refuses_at_once(budget: Budget, clock: Time) -> None:
 
     error = pickle.loads(pickle.dumps(caught.value))
     assert str(error) == (
-        "host has shut this address out until 2023-11-14 22:23:20 UTC:"
+        "host has banned this address until 2023-11-14 22:23:20 UTC:"
         " 418, way too much request weight"
     )
     assert error.facts == {
@@ -545,7 +545,7 @@ def test_a_ban_is_remembered_across_runs(tmp_path: Path, clock: Time) -> None:
     make_budget(first, clock).ban(1_700_000_600_000, "418")
     first.close()
 
-    with pytest.raises(BannedError, match="binance has shut this address out"):
+    with pytest.raises(BannedError, match="binance has banned this address"):
         acquire(make_budget(second, clock, exchange="binance"))
     second.close()
 

@@ -461,5 +461,5 @@ def test_candles_outside_of_what_was_asked_for_are_not_believed(world: World) ->
         exchange._client.publicGetKlines = answer
         return await exchange.candles(BTC, H1, JUNE)
 
-    with pytest.raises(BadResponseError, match="another time"):
+    with pytest.raises(BadResponseError, match="different time"):
         with_exchange(work, "sandbox", "spot", world.config)

@@ -369,7 +369,7 @@ class Budget:
     def _banned(self, until: float, reason: str) -> BannedError:
         until_ms = round(until * 1000)
         return BannedError(
-            f"{self.exchange} has shut this address out until {format_ms(until_ms)}: {reason}",
+            f"{self.exchange} has banned this address until {format_ms(until_ms)}: {reason}",
             exchange=self.exchange,
             key=self.key,
             until_ms=until_ms,

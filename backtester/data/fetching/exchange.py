@@ -150,7 +150,7 @@ class Exchange:
         with self._translated():
             theirs = await self._client.fetch_time()
         if not isinstance(theirs, int):
-            raise BadResponseError(f"{self.id} answered {theirs!r} for its clock")
+            raise BadResponseError(f"{self.id} answered {theirs!r} as its time")
         # What it showed was true half a round trip ago.
         now_ms: int = theirs + (time.time_ns() // 1_000_000 - before) // 2
         self.follow_clock(now_ms - time.time_ns() // 1_000_000)
@@ -286,7 +286,9 @@ class Exchange:
                 f"{self.id} {market.symbol}: {error}", exchange=self.id, symbol=market.symbol
             ) from error
         if len(times) and not len(candles) and self.capability.from_start:
-            raise BadResponseError(f"{self.id} {market.symbol}: candles of another time came")
+            raise BadResponseError(
+                f"{self.id} {market.symbol}: the candles are of a different time"
+            )
         return candles
 
     async def download(self, url: str) -> tuple[int, bytes]:
@@ -583,7 +585,7 @@ def _connected(client_class: Any, settings: dict[str, Any]) -> Any:
     try:
         client = client_class(settings)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise OptionError(f"ccxt does not take this exchange_config: {error}") from error
+        raise OptionError(f"ccxt does not accept this exchange_config: {error}") from error
     if client.verify is True and not client.options.get("include_OS_certificates"):
         client.ssl_context = client.ssl_context or _tls_of(client.cafile)
     return client
@@ -673,7 +675,7 @@ def _columns(
     """
     known = [(at, column) for at, column in enumerate(wanted) if column is not None]
     if not isinstance(rows, list):
-        raise BadResponseError(f"no list of candles but {str(rows)[:60]!r}")
+        raise BadResponseError(f"not a list of candles but {str(rows)[:60]!r}")
     try:
         if isinstance(rows, RowsPage):
             return rows.times, rows.values
@@ -692,7 +694,7 @@ def _columns(
         for at, column in known:
             values[:, at] = np.fromiter(map(float, columns[column]), np.float64, len(rows))
     except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise BadResponseError(f"rows that are not candles: {error}") from error
+        raise BadResponseError(f"some rows are not candles: {error}") from error
     return times, values
 
 

@@ -155,7 +155,9 @@ def find_inception(reader: Reader) -> Generator[Ask, Candles, int | None]:
     if inception > 0:
         earlier = yield Ask(None, inception, 1)
         if len(earlier):
-            raise BadResponseError(f"a first candle at {format_ms(inception)}, and earlier ones")
+            raise BadResponseError(
+                f"a first candle at {format_ms(inception)}, but also earlier ones"
+            )
     reader.inception = inception
     return inception
 
@@ -236,7 +238,7 @@ def _first_before(
         if len(earlier) == 0:
             return shown
         shown = int(earlier.open_time[0])
-    raise BadResponseError(f"the exchange's answers before {format_ms(shown)} do not settle")
+    raise BadResponseError(f"the exchange's answers before {format_ms(shown)} keep changing")
 
 
 def find_oldest(
@@ -325,7 +327,7 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
         yield from find_inception(reader)
     first = int(candles.open_time[0])
     if reader.from_start and first < (reader.inception or 0):
-        raise BadResponseError(f"a candle at {format_ms(first)}, before the market's first")
+        raise BadResponseError(f"a candle at {format_ms(first)}, before the market's first candle")
     shown = _Shown(window, reader)
     shown.add(window, candles)
     narrow = False
@@ -339,7 +341,7 @@ def _complete(window: Interval, candles: Candles, reader: Reader) -> Asking:
         before, candles = len(candles), overlay(candles, again)
         shown.add(spoken, again, more=len(candles) > before, known=known)
         narrow = not reader.from_start and len(candles) == before
-    raise BadResponseError(f"the exchange's answers for {window} do not settle")
+    raise BadResponseError(f"the exchange's answers for {window} keep changing")
 
 
 def _spoken(asked: Interval, before: Candles, again: Candles) -> Interval:
@@ -353,7 +355,7 @@ def _spoken(asked: Interval, before: Candles, again: Candles) -> Interval:
     known = before.within(asked).open_time
     end = int(again.open_time[-1]) + 1 if len(again) else asked.end
     if not np.isin(known[known < end], again.open_time).all():
-        raise BadResponseError(f"an answer for {asked} left out candles shown before")
+        raise BadResponseError(f"an answer for {asked} lacks candles that an earlier one had")
     return Interval(asked.start, end if (known >= end).any() else asked.end)
 
 
@@ -367,7 +369,7 @@ def _known(asked: Interval, before: Candles, again: Candles) -> bool:
     """
     known = before.within(asked).open_time
     if len(known) and len(again) == 0:
-        raise BadResponseError(f"an answer for {asked} left out candles shown before")
+        raise BadResponseError(f"an answer for {asked} lacks candles that an earlier one had")
     return len(known) == 1 and np.array_equal(known, again.open_time)
 
 

@@ -341,7 +341,7 @@ class Chunk:
         if magic != _MAGIC:
             raise UnreadableError("it is not a chunk of candles")
         if version != VERSION:
-            raise UnreadableError(f"a chunk is of version {version}; this one reads {VERSION}")
+            raise UnreadableError(f"a chunk has version {version}; this package reads {VERSION}")
         view = memoryview(chunk)
         (checksum,) = _CRC.unpack_from(chunk, len(chunk) - _CRC.size)
         if crc32(view[: -_CRC.size], crc32(name)) != checksum:
@@ -459,7 +459,7 @@ class Chunk:
         if count:
             at_row = np.frombuffer(odd.body, "<u4", count)
             if int(at_row.max()) >= rows:
-                raise UnreadableError("a chunk's odd values are behind its end")
+                raise UnreadableError("a chunk has odd values after its end")
             here = (at_row >= skipped + begin) & (at_row < skipped + end)
             odd_bits = np.frombuffer(odd.body, "<i8", count, offset=4 * count)
             _bits(out)[at_row[here] - (skipped + begin)] = odd_bits[here]
@@ -518,7 +518,7 @@ def _grouped(streams: _Streams, width: int) -> tuple[int, ...]:
         raw = streams.kind(at) in _FLOATS
         at += (1 if raw else 3) if number else (_PRICES if raw else _PRICES + 2)
     if at != len(streams):
-        raise UnreadableError("a chunk has not as many streams as its columns need")
+        raise UnreadableError("a chunk has the wrong number of streams for its columns")
     return tuple(begins)
 
 

@@ -332,7 +332,7 @@ def read_record(data: bytes, name: bytes) -> Record:
     except (struct.error, IndexError, ValueError) as error:
         raise UnreadableError(f"its record does not make sense ({error})") from error
     if len(data) != end + rows * _row(columns).itemsize + _CRC.size:
-        raise UnreadableError("its record is of another length than it says")
+        raise UnreadableError("its record does not have the length it states")
     tail = data[end : -_CRC.size]
     record = Record(Coverage(covered), held, tail, columns, candles, first, last, revisions)
     if not _consistent(record, (candles, first, last)):
@@ -394,10 +394,10 @@ def _head(data: bytes) -> Sequence[int]:
     if len(data) < _HEAD.size + _CRC.size:
         raise UnreadableError("its record is cut short")
     if data[0] != _VERSION:
-        raise UnreadableError(f"its record is of version {data[0]}; this one reads {_VERSION}")
+        raise UnreadableError(f"its record has version {data[0]}; this package reads {_VERSION}")
     head = _HEAD.unpack_from(data)
     if not _WIDTH <= head[1] <= _WIDTH + len(EXTRAS):
-        raise UnreadableError(f"its record is of {head[1]} columns")
+        raise UnreadableError(f"its record has {head[1]} columns")
     return head
 
 

@@ -391,7 +391,7 @@ class SqliteDataset:
             raise self._damaged("a chunk is missing", symbol, segment)
         self._unpacked += segment.rows * _ROW_BYTES
         if self._unpacked > _HARMLESS_BYTES and self._unpacked > _MOST_RATIO * self._bytes():
-            raise self._damaged("it claims to hold more than it can", symbol, segment)
+            raise self._damaged("it claims to hold more than is possible", symbol, segment)
         try:
             data = self._blob(row[0], symbol, segment)
             chunk = codec.Chunk.open(data, self._name(symbol))
@@ -400,7 +400,7 @@ class SqliteDataset:
         found = (chunk.rows, chunk.first, chunk.last)
         known = len(COLUMNS) <= chunk.width <= len(COLUMNS) + len(EXTRAS)
         if found != (segment.rows, segment.first, segment.last) or not known:
-            raise self._damaged("a chunk is not the one that belongs here", symbol, segment)
+            raise self._damaged("a chunk is not the expected one", symbol, segment)
         return chunk
 
     def _revisions(

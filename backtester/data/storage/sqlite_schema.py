@@ -96,7 +96,7 @@ def is_identity(value: object) -> bool:
 def write_part(execute: Any, part: int, data: bytes) -> None:
     if len(data) > _MOST_PART_BYTES:
         raise DatasetTooLargeError(
-            f"the notes beside a dataset take {len(data) >> 20} MiB; they must be less than "
+            f"a dataset's notes take {len(data) >> 20} MiB; they must take less than "
             f"{_MOST_PART_BYTES >> 20} MiB",
             size=len(data),
         )

@@ -123,7 +123,7 @@ class DeepArchive(ArchiveSource):
             except BadResponseError as error:
                 if attempt == 2:
                     raise
-                _log.warning("%s: %s; asking for it again", market.symbol, error)
+                _log.warning("%s: %s; downloading it again", market.symbol, error)
                 continue
             break
         return candles

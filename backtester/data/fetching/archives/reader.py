@@ -72,7 +72,7 @@ def verify(packed: bytes, checksum: bytes, name: str) -> None:
     stated = _CHECKSUM.match(checksum[:1000].decode("ascii", "replace").strip())
     if stated is None or stated["name"] not in {None, name}:
         start = " ".join(checksum[:60].decode("ascii", "replace").split())
-        raise BadResponseError(f"the checksum of {name} is not one: {start!r}")
+        raise BadResponseError(f"the checksum file of {name} is invalid: {start!r}")
     found = hashlib.sha256(packed).hexdigest()
     if found != stated["digest"].lower():
         raise BadResponseError(
@@ -163,7 +163,7 @@ def _gunzipped(packed: bytes) -> Iterator[bytes]:
     for at in range(0, len(packed), _PIECE):
         yield inflate.decompress(packed[at : at + _PIECE])
     if not inflate.eof:  # its own checksum is compared at the end
-        raise BadResponseError("is no sound gzip file: it ends early")
+        raise BadResponseError("is not a valid gzip file: it ends early")
 
 
 def _joined(
@@ -183,7 +183,7 @@ def _blocks(packed: bytes) -> Iterator[bytes]:
             raise BadResponseError(f"holds {len(members)} files, not one")
         yield from _whole_rows(_inflated(packed, members[0]))
     except (zipfile.BadZipFile, _DEFLATE_ERROR, EOFError, NotImplementedError) as error:
-        raise BadResponseError(f"is no sound zip file: {error}") from error
+        raise BadResponseError(f"is not a valid zip file: {error}") from error
 
 
 def _inflated(packed: bytes, member: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -304,7 +304,7 @@ class ArchiveSource:
             except BadResponseError as error:
                 if attempt == 2:
                     raise
-                _log.warning("%s: %s; asking for both again", symbol, error)
+                _log.warning("%s: %s; downloading both again", symbol, error)
                 continue
             break
         return packed
@@ -347,7 +347,7 @@ class ArchiveSource:
             self._on_event(ArchiveConflict(market.symbol, name, open_time, ours, theirs))
         if conflicts:
             raise BadResponseError(
-                f"{len(conflicts)} of {len(candles)} candles of {name} are not what the API answers"
+                f"{len(conflicts)} of {len(candles)} candles of {name} differ from the API's"
             )
         return answered
 
