@@ -14,7 +14,7 @@ BEGIN_MS = 1_577_836_800_000
 
 
 def times(rows: int, step_ms: int) -> np.ndarray:
-    """Give open times, int64 (rows,), from 2020 on."""
+    """Return open times, int64 (rows,), from 2020 on."""
     return BEGIN_MS + step_ms * np.arange(rows, dtype=np.int64)
 
 

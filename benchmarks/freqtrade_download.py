@@ -25,7 +25,7 @@ _SIDE = {"price_side": "same", "use_order_book": False}
 
 
 def configuration(url: str, pairs: list[str], folder: Path, source: str) -> dict[str, Any]:
-    """Give the least that freqtrade wants to know, with the server's addresses."""
+    """Return the least that freqtrade wants to know, with the server's addresses."""
     ccxt = {
         "urls": {"api": {name: url + path for name, path in _PATHS.items()}},
         "enableRateLimit": False,

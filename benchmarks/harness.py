@@ -32,7 +32,7 @@ class Row:
 
 
 def median_ms(work: Callable[[], object], repeats: int) -> float:
-    """Give the median duration of `work`, milliseconds, after one run to warm up."""
+    """Return the median duration of `work`, milliseconds, after one run to warm up."""
     work()
     times = []
     for _ in range(repeats):
@@ -77,7 +77,7 @@ def sandbox(*flags: str) -> Iterator[str]:
 
 
 def peak_bytes() -> int:
-    """Give the most memory this program has had; `ru_maxrss` is inherited from who started it."""
+    """Return the most memory this program has had; `ru_maxrss` is inherited from who started it."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM"))

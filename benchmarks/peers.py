@@ -26,7 +26,7 @@ _DRIVER = ROOT / "benchmarks" / "freqtrade_download.py"
 
 @cache
 def interpreter(package: str, home: Path) -> str | None:
-    """Give the interpreter of an environment with a package, made if there is none.
+    """Return the interpreter of an environment with a package, made if there is none.
 
     None where that fails.
     """
@@ -43,7 +43,7 @@ def interpreter(package: str, home: Path) -> str | None:
 
 
 def freqtrade_python() -> str:
-    """Give the interpreter of an environment with freqtrade."""
+    """Return the interpreter of an environment with freqtrade."""
     python = interpreter("freqtrade", PEERS)
     if python is None:
         raise RuntimeError(f"freqtrade is not installed in {PEERS}")

@@ -66,7 +66,7 @@ class Peer:
         self.folder, self.tables = folder, tables
 
     def table(self, number: int, first: int, last: int) -> pd.DataFrame:
-        """Give rows of a symbol's hours."""
+        """Return rows of a symbol's hours."""
         values = np.array(self.tables.hours[number, :, first:last])
         return frame(self.tables.hour_times[first:last], values.T)
 
@@ -83,15 +83,15 @@ class Peer:
         raise NotImplementedError
 
     def hours(self, symbols: Sequence[str], span: tuple[int, int]) -> Any:
-        """Give a table of hours per symbol."""
+        """Return a table of hours per symbol."""
         raise NotImplementedError
 
     def minutes(self, span: tuple[int, int] | None) -> pd.DataFrame:
-        """Give minutes, all where there is no span."""
+        """Return minutes, all where there is no span."""
         raise NotImplementedError
 
     def closes(self) -> pd.DataFrame:
-        """Give the closes of all hours, a column per symbol."""
+        """Return the closes of all hours, a column per symbol."""
         raise NotImplementedError
 
     def size(self) -> int:
@@ -465,7 +465,7 @@ WAYS: dict[str, type[Peer]] = {
 
 
 def median_s(work: Callable[[], object], most: int = 40) -> float:
-    """Give the median duration of up to `most` runs, fewer where they take long; seconds.
+    """Return the median duration of up to `most` runs, fewer where they take long; seconds.
 
     The first is for warming up, unless it takes so long that it warmed up by itself.
     """

@@ -25,7 +25,7 @@ _AGAIN_S = 0.005  # between tries of what must be written
 
 
 def default_ledger_path() -> Path:
-    """Give this user's ledger: in ``BACKTESTER_STATE_DIR``, or the platform's state folder."""
+    """Return this user's ledger: in ``BACKTESTER_STATE_DIR``, or the platform's state folder."""
     folder = os.environ.get("BACKTESTER_STATE_DIR") or platformdirs.user_state_path("backtester")
     return Path(folder) / "budget.sqlite"
 

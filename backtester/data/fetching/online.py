@@ -155,7 +155,7 @@ async def _make(
 
 
 def _archives(task: Task, exchange: Exchange, now_ms: int) -> ArchiveSource | None:
-    """Give the exchange's archives, if it has any and they may be asked.
+    """Return the exchange's archives, if it has any and they may be used.
 
     Raises
     ------
@@ -316,7 +316,7 @@ async def _name_online(task: Task, exchange: Exchange) -> dict[str, Market]:
 
 
 def _failed(cache: CacheManager, where: tuple[str, MarketType]) -> dict[str, FailedSymbol]:
-    """Give the symbols not worth asking for; what the list of markets did not say since then."""
+    """Return the symbols not worth asking for; what the list of markets did not say since then."""
     fetched = cache.markets_fetched_ms(*where) or 0
     known = cache.get_failed(*where)
     return {symbol: one for symbol, one in known.items() if one.failed_ms >= fetched}
@@ -329,7 +329,7 @@ async def markets_of(
     *,
     sought: tuple[str, ...] = (),
 ) -> list[Market]:
-    """Give the exchange's markets of its type: remembered ones if they hold all that is sought.
+    """Return the exchange's markets of its type: remembered ones if they hold all that is sought.
 
     A name that is not among them is looked for again on the exchange unless the list is fresh:
     it may have been listed since.

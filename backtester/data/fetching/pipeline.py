@@ -166,7 +166,7 @@ class Task:
         return True
 
     def _known(self, symbols: Sequence[str]) -> set[str]:
-        """Give those of `symbols` that something is stored of which may answer the question."""
+        """Return those of `symbols` with stored data that may answer the request."""
         held = set(self._held(symbols))
         if self.request.prefer_resampling:
             rest = [symbol for symbol in symbols if symbol not in held]
@@ -222,7 +222,7 @@ class Task:
                 _warn(f"{one}; no candles are built from it")
 
     def gaps(self, wanted: Mapping[str, Interval]) -> dict[str, list[Interval]]:
-        """Give per unified symbol what of `wanted` is to be asked for."""
+        """Return, per unified symbol, which parts of `wanted` to request."""
         use_cache = self.request.use_cache
         covered = {s: self.known(s).coverage if use_cache else Coverage() for s in wanted}
         if self.request.all_columns:
@@ -239,7 +239,7 @@ class Task:
         return gaps
 
     def _reopened(self, coverage: Coverage) -> Coverage:
-        """Give coverage without what archives may have that the API does not reach back to."""
+        """Return coverage without what archives may have that the API does not reach back to."""
         key, source = self.request.key, self.request.source
         if str(key.timeframe) not in deep_timeframes(key.exchange, key.market_type):
             return coverage
@@ -270,7 +270,7 @@ class Task:
         return coverage
 
     def inception(self, symbol: str) -> int | None:
-        """Give the open time of the first candle, if the store knows it, UTC epoch milliseconds.
+        """Return the open time of the first candle, if the store knows it, UTC epoch milliseconds.
 
         It is of this timeframe: the first 1m candle may open hours after the first 1d one.
         """
@@ -339,7 +339,7 @@ class Task:
                 result.revisions.update({name: revised} if revised else {})
 
     def _revised(self, symbol: str, interval: Interval) -> Iterator[Revision]:
-        """Give what was revised since the task began."""
+        """Yield what was revised since the task began."""
         for part in _parts(interval, self.request.key.timeframe):
             for revision in self._read_part(symbol, part).revisions:
                 if revision.new_asked_ms >= self._begun_ms:
@@ -381,11 +381,11 @@ class Task:
                 self.result.revisions[self.asked_name(symbol)] = revised
 
     def known(self, symbol: str) -> Series:
-        """Give what is known of a symbol, as far as the question needs it."""
+        """Return what is known about a symbol, as far as the request needs it."""
         return self.stored.series.get(symbol) or Series()
 
     def asked_name(self, symbol: str) -> str:
-        """Give the name a unified symbol was asked by."""
+        """Return the name by which a unified symbol was requested."""
         return self._asked[symbol]
 
     # ------------------------------------------------------------------ report
@@ -468,7 +468,7 @@ def _storage_sentence(error: StorageError) -> str:
 
 
 def _all_failed(result: FetchResult) -> DataError:
-    """Give the one error of a request that brought nothing: its own kind, if there is only one.
+    """Return the error of a request without results: of its own kind, if there is only one kind.
 
     It carries the account, since there is no result to ask for it.
     """

@@ -106,7 +106,7 @@ def decompress(chunk: bytes | memoryview, *, ratio: int = _RATIO) -> bytes:
 
 
 def chunk_length(header: bytes | memoryview, *, ratio: int = _RATIO) -> int:
-    """Give the length of the chunk that begins with this header; see `decompress`.
+    """Return the length of the chunk that begins with this header; see `decompress`.
 
     Every field that decides what the library allocates, or which code it runs, is
     checked here.
@@ -115,7 +115,7 @@ def chunk_length(header: bytes | memoryview, *, ratio: int = _RATIO) -> int:
 
 
 def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
-    """Give the lengths of a chunk packed and unpacked, which must not be out of proportion."""
+    """Return a chunk's compressed and decompressed lengths, which must be plausible together."""
     packed, unpacked = _sizes(header)
     if unpacked > _most_unpacked(packed, ratio):
         raise _out_of_proportion(packed, unpacked)
@@ -123,7 +123,7 @@ def _lengths(header: bytes | memoryview, ratio: int) -> tuple[int, int]:
 
 
 def _sizes(header: bytes | memoryview) -> tuple[int, int]:
-    """Give the lengths of a chunk packed and unpacked; see `chunk_length`."""
+    """Return a chunk's compressed and decompressed lengths; see `chunk_length`."""
     if len(header) < HEADER_SIZE:
         raise UnreadableError(
             f"it has {len(header)} bytes, fewer than the header of a Blosc2 chunk"
@@ -148,7 +148,7 @@ def _out_of_proportion(packed: int, unpacked: int) -> UnreadableError:
 
 @lru_cache(maxsize=64)  # thousands of chunks have the same few headers, their sizes apart
 def _is_ordinary(about: bytes) -> bool:
-    """Tell whether a header, its sizes left out, asks for nothing that we do not know."""
+    """Return whether a header, apart from its sizes, uses only features that we know."""
     _, _, flags, item, *filters, codec, flags_2, flags_3 = _ABOUT.unpack(about)
     known = flags >> 5 in _CODECS and codec in _CODEC_IDS and _FILTERS.issuperset(filters)
     # The last flags would make it lazy, a run of one value, or a dictionary's.
@@ -156,7 +156,7 @@ def _is_ordinary(about: bytes) -> bool:
 
 
 def _most_unpacked(packed: int, ratio: int) -> int:
-    """Give how much a chunk of this length may unpack to: the bomb guard."""
+    """Return how much a chunk of this length may decompress to: the bomb guard."""
     return min(LIMIT, max(_HARMLESS, ratio * packed))
 
 

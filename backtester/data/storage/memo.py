@@ -28,7 +28,7 @@ def in_passing() -> Iterator[None]:
 
 
 def is_in_passing() -> bool:
-    """Tell whether what is read now is not to be kept."""
+    """Return whether what is read now is not to be kept."""
     return _in_passing.get()
 
 
@@ -53,7 +53,7 @@ class Memo(Generic[Value]):
         self._lock = Lock()
 
     def get(self, name: Hashable, version: Hashable) -> Value | None:
-        """Give a value if it is known and of this version."""
+        """Return a value if it is known and of this version."""
         with self._lock:
             entry = self._entries.get(name)
             if entry is None or entry[0] != version:

@@ -116,7 +116,7 @@ def corrupt(
     path: Path, reason: str, symbol: str | None = None, span: Interval | None = None
 ) -> CorruptDatasetError:
     when = f" in {span}" if span else ""
-    what = f": what it holds of {symbol}{when}" if symbol else ""
+    what = f": its data for {symbol}{when}" if symbol else ""
     return CorruptDatasetError(
         f"{path}{what} cannot be trusted: {reason}",
         path=str(path), reason=reason, symbol=symbol, interval=span,
