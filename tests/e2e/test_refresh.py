@@ -49,23 +49,21 @@ def test_what_is_new_is_told_by_the_clock_as_it_stands(world: World, how: dict[s
     assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", world.clock()))
 
 
-def test_a_clock_of_another_day_is_read_again_soon(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A replay's clock is put forward without ours: what has closed by then is shown.
+def test_a_replays_clock_may_be_set_forward(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has closed by then is shown to an update, and up to an end that the question names.
 
-    The second identical question still sends no request, and neither does one about its past.
+    The second identical question still sends no request.
     """
     ours = world.clock() + 400 * DAY
     monkeypatch.setattr(time, "time_ns", lambda: ours * 1_000_000)
-    for _ in range(2):
-        asked = world.ask("BTC/USDT", "1h", "2025-06-10")
-    assert asked.requests == []
-    ours += 11 * SECOND
-    assert world.ask("BTC/USDT", "1h", "2025-06-10", "2025-06-15").requests == []
-    for end in (None, "2025-06-15T23:00"):
-        ours += 11 * SECOND
+    for end in (None, "2025-06-15"):
+        for _ in range(2):
+            asked = world.ask("BTC/USDT", "1h", "2025-06-10", end)
+        assert asked.requests == []
+    questions = ({"end": "2025-06-15T17:00"}, {"only_newer": True}, {"use_cache": False})
+    for question in questions:
         world.clock.now_ms += 5 * HOUR
-        asked = world.ask("BTC/USDT", "1h", "2025-06-10", end)
-        now = world.clock()
-        assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", now, now))
+        asked = world.ask("BTC/USDT", "1h", "2025-06-10", **question)
+        end = min(world.clock(), ms(question.get("end", "2026-01-01")))
+        assert same(asked["BTC/USDT"], truth("BTC/USDT", "1h", "2025-06-10", end, world.clock()))
+        assert world.ask("BTC/USDT", "1h", "2025-06-10", question.get("end")).requests == []

@@ -63,8 +63,7 @@ async def _answer(task: Task) -> None:
         extras=request.all_columns,
     ) as exchange:
         exchange.require_timeframe(key.timeframe)
-        good_for_ms = request.clock_good_for_ms(_CLOCK_FRESH_MS)
-        now_ms = await _exchange_now(exchange, task.home.cache, task.on_event, good_for_ms)
+        now_ms = await _exchange_now(task, exchange)
         request.resolve(now_ms)  # a date that cannot be answered, before anything is asked for
         try:
             markets = await _name_online(task, exchange)
@@ -253,19 +252,14 @@ def _reader(task: Task, exchange: Exchange, market: Market, now_ms: int) -> Read
 # -------------------------------------------------------------------------- what is known of it
 
 
-async def _exchange_now(
-    exchange: Exchange,
-    cache: CacheManager,
-    on_event: Callable[[Event], None],
-    good_for_ms: int,
-) -> int:
-    """Tell the exchange's time, by a fresh reading if the last one is old."""
-    local = time.time_ns() // 1_000_000
+async def _exchange_now(task: Task, exchange: Exchange) -> int:
+    """Return the exchange's time, by a fresh reading if the last one cannot be trusted."""
+    cache, local = task.home.cache, time.time_ns() // 1_000_000
     known = cache.get_clock_offset(exchange.venue)
-    if known is not None and known.holds(local, good_for_ms):
+    if known is not None and task.request.trusts(known, local, _CLOCK_FRESH_MS):
         exchange.follow_clock(known.offset_ms)
         return local + known.offset_ms
-    offset = await _clock_offset(exchange, on_event, known.offset_ms if known else None)
+    offset = await _clock_offset(exchange, task.on_event, known.offset_ms if known else None)
     cache.save_clock_offset(exchange.venue, offset)
     return time.time_ns() // 1_000_000 + offset
 

@@ -107,11 +107,12 @@ class Task:
         clock = self.home.cache.get_clock_offset(
             venue(request.key.exchange, request.exchange_config)
         )
-        now_ms = _now_ms() + (clock.offset_ms if clock else 0)
-        # An old reading is good enough for what is past: that much a clock does not drift.
-        good_for_ms = request.clock_good_for_ms(_CLOCK_TRUSTED_MS)
-        known = clock is not None and clock.holds(_now_ms(), good_for_ms)
+        local_ms = _now_ms()
+        now_ms = local_ms + (clock.offset_ms if clock else 0)
+        known = False
         try:
+            known = clock is not None and request.trusts(clock, local_ms, _CLOCK_TRUSTED_MS)
+            # An old reading is good enough for what is past: that much a clock does not drift.
             if not (known or request.past(now_ms)) or not self._name_offline():
                 return False
             wanted = self.wanted(now_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backtester.data.candles import Candles, Revision, Series, overlay
 from backtester.data.dates import INCEPTION, is_absolute, parse_date
@@ -20,6 +20,9 @@ from backtester.data.fetching.archives.plan import Source
 from backtester.data.fetching.planning import closed_end
 from backtester.data.model import DatasetKey, Interval, Timeframe, format_ms
 
+if TYPE_CHECKING:
+    from backtester.data.cache_system.cache_manager import ClockOffset
+
 __all__ = ["DEFAULT_CANDLES", "SETTLE_MS", "FetchRequest", "FetchResult", "describe", "wants_all"]
 
 DEFAULT_CANDLES = 1000
@@ -27,7 +30,8 @@ DEFAULT_CANDLES = 1000
 SETTLE_MS = 2_000
 """How long after its close a candle counts as closed: exchanges publish a moment late."""
 _DAY_MS = 86_400_000
-_AT_ONCE_MS = 1_000
+_SHARED_MS = 1_000
+"""How long updates share a reading of the exchange's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,27 @@ class FetchRequest:
         """Whether the request does not depend on the current time."""
         return is_absolute(self.start) and is_absolute(self.end)
 
-    def clock_good_for_ms(self, usual_ms: int) -> int:
-        """Return how old a reading of the exchange's clock may be to tell what "now" is.
+    def trusts(self, reading: ClockOffset, local_ms: int, usual_ms: int) -> bool:
+        """Return whether an earlier reading of the exchange's clock tells what "now" is.
 
-        That is `usual_ms`, but for those who ask for what is new, or for all anew: they mean it
-        by the clock as it stands. Updates of several datasets in a row share a reading.
+        Usually that depends on its age. Whoever asks for what is new, or for everything again,
+        means now; but updates of several datasets in a row share a reading. A replay's clock may
+        have been set forward since: an end that lies after it, or an update, reads it again.
+
+        Parameters
+        ----------
+        reading : ClockOffset
+        local_ms : int
+            This machine's clock, UTC epoch milliseconds.
+        usual_ms : int
+            How long a reading is good for.
         """
-        anew = self.only_newer or not self.use_cache
-        return _AT_ONCE_MS if anew and not self.dated else usual_ms
+        renewing = (self.only_newer or not self.use_cache) and not self.dated
+        ahead = self.dated and not self.past(local_ms + reading.offset_ms)
+        if reading.of_replay and (renewing or ahead):
+            return False
+        good_for_ms = _SHARED_MS if renewing else usual_ms
+        return 0 <= local_ms - reading.measured_ms < good_for_ms
 
     def past(self, now_ms: int) -> bool:
         """Whether the request is the same at any time from `now_ms` on, UTC epoch milliseconds."""
