@@ -76,7 +76,7 @@ def refresh(url: str) -> dict[str, Any]:
     import numpy as np
 
     from backtester.data.candles import Answer, Candles
-    from backtester.data.fetching import online, pipeline
+    from backtester.data.fetching import request as asking
     from backtester.data.fetching.pipeline import run
     from backtester.data.fetching.request import FetchRequest, FetchResult
     from backtester.data.home import home_in
@@ -111,7 +111,7 @@ def refresh(url: str) -> dict[str, Any]:
 
         median(2)
         known_ms, silent = median(15)
-        pipeline._CLOCK_TRUSTED_MS = online._CLOCK_FRESH_MS = -1  # as if a day had passed
+        asking._SHARED_MS = -1  # as if the last update had been a while ago
         median(2)
         read_ms, asked = median(9)
     return {
