@@ -109,24 +109,20 @@ class DeepArchive(ArchiveSource):
         return answered
 
     async def _read(self, market: Market, file: ArchiveFile, name: str) -> Candles:
+        """Download and parse a file, and again if it is bad: no checksum clears the transfer."""
+
+        def parse(packed: bytes) -> Candles:
+            return reader.read_gate(packed, name, self._timeframe, file.span)
+
         month = file.label.replace("-", "")
-        path = f"spot/candlesticks_{self._timeframe}/{month}/{name}"
-        for attempt in (
-            1,
-            2,
-        ):  # no checksum tells a bad transfer from a bad file
-            packed = await self._get(f"{self._url}/{path}", market.symbol)
-            try:
-                candles = await asyncio.to_thread(
-                    reader.read_gate, packed, name, self._timeframe, file.span
-                )
-            except BadResponseError as error:
-                if attempt == 2:
-                    raise
-                _log.warning("%s: %s; downloading it again", market.symbol, error)
-                continue
-            break
-        return candles
+        url = f"{self._url}/spot/candlesticks_{self._timeframe}/{month}/{name}"
+        packed = await self._get(url, market.symbol)
+        try:
+            return await asyncio.to_thread(parse, packed)
+        except BadResponseError as error:
+            _log.warning("%s: %s; downloading it again", market.symbol, error)
+        packed = await self._get(url, market.symbol)
+        return await asyncio.to_thread(parse, packed)
 
     async def _days(self, market: Market, span: Interval) -> Candles:
         ask = Ask(span.start, span.end, _DAY.steps(span), _DAY)
